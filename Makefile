@@ -1,0 +1,126 @@
+# The one task runner. Every target sets up what it needs; run any of them on a fresh checkout.
+#
+#   make demo        the whole way on a small real framework: build, sign, apply, revert
+#   make test        the tests (PYTEST_ARGS="-k name" to choose)
+#   make lint        ruff, and every C file under strict warnings
+#   make typecheck   mypy --strict
+#   make sanitize    the tests again on a core built with ASan and UBSan
+#   make fuzz        the hostile and property tests, many examples
+#   make crash       power cuts replayed on real file systems (root); crash-full: every prefix
+#   make bench       a short benchmark; bench-full: every pair of the corpora
+#   make docs        the documentation as a site
+#   make clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+CC ?= cc
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+
+# pip over a slow or flaky connection
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_DEFAULT_TIMEOUT ?= 120
+export PIP_RETRIES ?= 10
+
+CORE := setup.py pyproject.toml src/bsipatch/_core/build.py src/bsipatch/_core/cdef.h \
+    $(shell find csrc -name '*.[ch]' -not -path '*/fuzz/*' 2>/dev/null)
+C_FILES := $(filter csrc/%.c,$(CORE))
+WARN := -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only
+
+SANITIZED := build/sanitized
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+.PHONY: help setup demo test lint typecheck bench bench-full fuzz sanitize crash crash-full docs clean
+
+help:
+	@sed -n 's/^#   \(make\)/  \1/p' Makefile
+
+# --- environment -------------------------------------------------------------------------------
+
+$(VENV)/.ready:
+	@if [ -z "$(PYTHON)" ]; then echo "error: Python 3.11 or later is needed (set PYTHON=...)" >&2; exit 1; fi
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "error: cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --upgrade "pip>=24" "setuptools>=77" wheel "cffi>=1.16"
+	@touch $@
+
+# The package itself, editable; done again whenever the core's sources change.
+$(VENV)/.installed: $(VENV)/.ready $(CORE)
+	@command -v $(CC) >/dev/null || { \
+	    echo "error: a C compiler is needed; on Debian: apt-get install gcc libc6-dev" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --no-build-isolation --editable .
+	$(BIN)/python -c 'import bsipatch._core'
+	@touch $@
+
+$(VENV)/.extra-%: $(VENV)/.installed pyproject.toml
+	@test $@ -nt pyproject.toml || $(BIN)/python -m pip install -q --no-build-isolation --editable ".[$*]"
+	@touch $@
+
+setup: $(VENV)/.extra-test
+
+# --- everyday ----------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m bsipatch.demo
+
+test: $(VENV)/.extra-test
+	@$(PYTEST) $(PYTEST_ARGS)
+
+lint: $(VENV)/.extra-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@for c in $(CC) clang; do command -v $$c >/dev/null || continue; \
+	    echo "$$c: $(words $(C_FILES)) C files"; \
+	    printf '%s\n' $(C_FILES) | xargs -P $(JOBS) -n 4 $$c $(WARN); done
+
+typecheck: $(VENV)/.extra-lint
+	$(BIN)/mypy
+
+# --- thorough ----------------------------------------------------------------------------------
+
+$(SANITIZED)/.built: $(VENV)/.extra-test $(CORE)
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	BSIPATCH_CFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext --force \
+	    --build-lib $(SANITIZED) --build-temp build/sanitized-objects
+	@touch $@
+
+# The sanitized core comes first on the path, with a fresh copy of the package around it.
+sanitize: $(SANITIZED)/.built
+	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h | cut -d/ -f2- | \
+	    (cd src && xargs cp --parents -t ../$(SANITIZED))
+	@PYTHONPATH=$(SANITIZED) BSIPATCH_TEST_CFLAGS="$(SANITIZE)" PYTHONMALLOC=malloc \
+	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" BSIPATCH_SANITIZED=1 \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(PYTEST) $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.extra-test
+	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
+
+crash: $(VENV)/.extra-test
+	@$(BIN)/python -m pytest -m crash tests/crash $(PYTEST_ARGS)
+
+crash-full: $(VENV)/.extra-test
+	@BSIPATCH_CRASH=full $(BIN)/python -m pytest -m crash tests/crash $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -m bench
+
+bench-full: $(VENV)/.installed
+	@$(BIN)/python -m bench --full
+
+docs: $(VENV)/.extra-docs
+	$(BIN)/mkdocs build --strict --site-dir site
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf src/*.egg-info src/bsipatch/_core/*.so src/bsipatch/_core/_bsipatch.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+/* sha256.h: SHA-256 for page hashes and digest trees, never for a verdict.
+ *
+ * The portable compression function is the oracle; the others must agree with
+ * it on every input.  There is no hidden state: whoever hashes much asks
+ * bspi_sha256_best once and passes the answer along.
+ */
+#ifndef BSPI_SHA256_H
+#define BSPI_SHA256_H
+
+#include "status.h"
+
+#define BSPI_SHA256_LEN 32u
+#define BSPI_SHA256_BLOCK 64u
+
+/* Mixes `count` blocks of 64 bytes into the state. */
+typedef void bspi_sha256_compress(uint32_t state[8], const uint8_t *blocks, size_t count);
+
+bspi_sha256_compress bspi_sha256_portable;
+
+/* The round constants, for the other paths. */
+extern const uint32_t bspi_sha256_k[64];
+
+/* The hardware path of this machine, or NULL when there is none. */
+bspi_sha256_compress *bspi_sha256_x86_64(void);
+bspi_sha256_compress *bspi_sha256_arm64(void);
+
+/* The fastest path of this machine.  Asks the processor: call it once, not
+ * once a page. */
+bspi_sha256_compress *bspi_sha256_best(void);
+
+/* SHA-256 of data[0, len) by the given path. */
+void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,
+                 uint8_t digest[BSPI_SHA256_LEN]);
+
+#endif

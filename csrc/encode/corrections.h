@@ -1,0 +1,41 @@
+/* corrections.h: what the predictor gets wrong, and how it is told. */
+#ifndef BSPI_CORRECTIONS_H
+#define BSPI_CORRECTIONS_H
+
+#include "../patch/content.h"
+
+/* Chooses overrides: pairs (old target, new target) that put right more
+ * references than they put wrong.  content must have its predictor (without
+ * overrides); fills content->overrides and override_starts and installs them. */
+bsp_status bspi_choose_overrides(bspi_content *content, const bspi_file *old,
+                                 const bspi_file *new_, unsigned jobs, bsp_control *control,
+                                 bsp_fault *fault);
+
+/* Finds reference and byte corrections and gathers the literals. */
+bsp_status bspi_find_corrections(bspi_content *content, const bspi_file *old,
+                                 const bspi_file *new_, unsigned jobs, bsp_control *control,
+                                 bsp_fault *fault);
+
+/* --- shared by the two --- */
+
+/* References of the new file, found block by block; one for each thread. */
+typedef struct bspi_new_refs {
+    const bspi_file *file;
+    uint64_t block_plus_1;
+    bspi_ref_list refs;
+} bspi_new_refs;
+
+void bspi_new_refs_init(bspi_new_refs *refs, const bspi_file *file);
+void bspi_new_refs_free(bspi_new_refs *refs);
+
+/* The address that the new file's field at site names in fact.  False when the
+ * bytes there are no such field (or memory is refused: refs->refs.failed). */
+bool bspi_actual_target(bspi_new_refs *refs, const bspi_ref_site *site, uint64_t *target);
+
+/* The fix that turns `predicted` into `actual`, in units of kind. */
+int64_t bspi_ref_delta(uint8_t kind, uint64_t predicted, uint64_t actual);
+
+/* The new file is worked through in windows of this size. */
+#define BSPI_ENCODE_WINDOW ((uint64_t)1 << 20)
+
+#endif

@@ -1,0 +1,39 @@
+/* macho.h: what the readers of one Mach-O table each are handed. Private to
+ * csrc/image. */
+#ifndef BSPI_MACHO_H
+#define BSPI_MACHO_H
+
+#include "image.h"
+
+/* A segment whose file bytes lie within the slice and within no other segment. */
+typedef struct bspi_segment {
+    const uint8_t *name; /* 16 bytes, padded with zeros */
+    uint64_t addr;
+    uint64_t mem_size;
+    uint64_t file_off; /* from the start of the file */
+    uint64_t file_size;
+    bool sound; /* false: keeps its index, but has no bytes to look at */
+} bspi_segment;
+
+/* A slice being read: its image, and its segments in the order of the load
+ * commands, which is how tables number them. */
+typedef struct bspi_macho {
+    bspi_file *file;
+    bspi_image *image;
+    const bspi_segment *segments;
+    size_t segment_count;
+} bspi_macho;
+
+/* Readers of one table each, in __LINKEDIT: `off` and `size` delimit it and lie
+ * within the slice.  False only when memory is refused. */
+
+/* LC_DYLD_CHAINED_FIXUPS: walks the chains, names every rebase and bind. */
+bool bspi_chained_fixups_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
+/* LC_DYLD_INFO: runs the rebase opcodes, names every pointer they slide. */
+bool bspi_rebase_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
+/* LC_SYMTAB: names the values of symbols that are defined in a section. */
+bool bspi_nlist_refs(const bspi_macho *macho, uint64_t off, uint64_t count);
+/* LC_DATA_IN_CODE: names the places that the entries describe. */
+bool bspi_data_in_code_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
+
+#endif

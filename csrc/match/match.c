@@ -1,0 +1,184 @@
+/* match.c: the search for a cover, piece by piece of the new file. */
+#include "match.h"
+
+#include <string.h>
+
+#include "../common/bytes.h"
+#include "../common/threads.h"
+
+/* The new file is searched in pieces of this size, each on its own. */
+#define PIECE ((uint64_t)4 << 20)
+/* How many old positions with one hash are looked at. */
+#define CHAIN_LIMIT 24u
+/* An exact run this long ends the search for a better one. */
+#define GOOD_ENOUGH 4096u
+
+typedef struct {
+    bspi_heap *heap;
+    const uint8_t *old;
+    const uint8_t *new_;
+    uint64_t old_size;
+    uint64_t new_size;
+    const bspi_seed_index *index;
+    bsp_control *control;
+    bspi_cover_list *found; /* one list a piece */
+} search;
+
+typedef struct {
+    uint64_t old_off;
+    uint64_t before; /* bytes that agree before the position */
+    uint64_t after;  /* and from it on */
+} candidate;
+
+static uint64_t distance(uint64_t a, uint64_t b) {
+    return a > b ? a - b : b - a;
+}
+
+static void consider(const search *s, uint64_t at, uint64_t old_off, uint64_t floor,
+                     uint64_t expected, candidate *best) {
+    uint64_t room = BSPI_MIN(s->old_size - old_off, s->new_size - at);
+    uint64_t after = bspi_common_prefix(s->old + old_off, s->new_ + at, room);
+    if (after < s->index->window)
+        return;
+    uint64_t before = bspi_common_suffix(s->old + old_off, s->new_ + at,
+                                         BSPI_MIN(old_off, at - floor));
+    uint64_t len = before + after, best_len = best->before + best->after;
+    if (len > best_len || (len == best_len && distance(old_off, expected) <
+                                                  distance(best->old_off, expected))) {
+        best->old_off = old_off;
+        best->before = before;
+        best->after = after;
+    }
+}
+
+static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cover_list *found) {
+    const bspi_seed_index *index = s->index;
+    unsigned window = index->window;
+    uint64_t at = begin, floor = begin, poll = begin;
+    uint64_t shift = 0; /* old - new of the previous entry, modulo 2^64 */
+    while (at < end && s->new_size - at >= window) {
+        if (at - poll > 65536) {
+            poll = at;
+            if (bspi_cancelled(s->control))
+                return true;
+        }
+        candidate best = {0, 0, 0};
+        uint64_t expected = at + shift;
+        if (expected < s->old_size && s->old_size - expected >= window)
+            consider(s, at, expected, floor, expected, &best);
+        if (best.before + best.after < GOOD_ENOUGH) {
+            uint64_t hash = bspi_seed_hash(s->new_ + at, window);
+            uint32_t entry = index->heads[hash >> (64 - index->bits)];
+            for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
+                uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
+                consider(s, at, old_off, floor, expected, &best);
+                if (best.before + best.after >= GOOD_ENOUGH)
+                    break;
+                entry = index->next[entry - 1];
+            }
+        }
+        if (best.after == 0) {
+            at++;
+            continue;
+        }
+        uint64_t old_off = best.old_off - best.before, new_off = at - best.before;
+        uint64_t len = best.before + best.after;
+        uint64_t back = bspi_extend_backward(s->old + old_off, s->new_ + new_off,
+                                             BSPI_MIN(old_off, new_off - floor));
+        old_off -= back;
+        new_off -= back;
+        len += back;
+        uint64_t room = BSPI_MIN(s->old_size - old_off, s->new_size - new_off) - len;
+        len += bspi_extend_forward(s->old + old_off + len, s->new_ + new_off + len, room);
+        bspi_cover entry = {new_off, old_off, len};
+        if (!bspi_cover_push(found, entry))
+            return false;
+        shift = old_off - new_off;
+        at = new_off + len;
+        floor = at;
+    }
+    return true;
+}
+
+static bsp_status search_task(void *context, size_t piece, unsigned worker) {
+    search *s = context;
+    (void)worker;
+    uint64_t begin = (uint64_t)piece * PIECE;
+    uint64_t end = BSPI_MIN(begin + PIECE, s->new_size);
+    if (!search_piece(s, begin, end, &s->found[piece]))
+        return BSP_E_NOMEM;
+    bspi_progress_add(s->control, end - begin);
+    return bspi_cancelled(s->control) ? BSP_E_CANCELLED : BSP_OK;
+}
+
+/* Appends the pieces' finds in order; where one runs into the next piece, what
+ * that piece found there is cut back. */
+static bool join(bspi_cover_list *found, size_t pieces, bspi_cover_list *cover) {
+    uint64_t end = 0;
+    for (size_t piece = 0; piece < pieces; piece++) {
+        for (size_t i = 0; i < found[piece].count; i++) {
+            bspi_cover entry = found[piece].items[i];
+            if (entry.new_off < end) {
+                uint64_t cut = end - entry.new_off;
+                if (cut >= entry.len)
+                    continue;
+                entry.new_off += cut;
+                entry.old_off += cut;
+                entry.len -= cut;
+            }
+            end = entry.new_off + entry.len;
+            bspi_cover *last = cover->count ? &cover->items[cover->count - 1] : NULL;
+            if (last != NULL && last->new_off + last->len == entry.new_off &&
+                last->old_off + last->len == entry.old_off) {
+                last->len += entry.len;
+                continue;
+            }
+            if (!bspi_cover_push(cover, entry))
+                return false;
+        }
+    }
+    return true;
+}
+
+bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, const uint8_t *new_,
+                      uint64_t new_size, const bspi_match_options *options, bsp_control *control,
+                      bspi_cover_list *cover, bsp_fault *fault) {
+    static const struct { unsigned window, stride; } efforts[] = {{32, 16}, {24, 8}, {16, 4}};
+    unsigned effort = BSPI_MIN(options->effort, 2u);
+    size_t pieces = (size_t)((new_size + PIECE - 1) / PIECE);
+    bspi_seed_index index = {0};
+    bsp_status status = BSP_OK;
+    bspi_cover_list *found = bspi_alloc(heap, pieces + 1, sizeof *found, true);
+    if (found == NULL)
+        return bspi_nomem(heap, fault, "match.pieces");
+    for (size_t piece = 0; piece < pieces; piece++)
+        found[piece].heap = heap;
+    if (!bspi_seed_index_build(&index, heap, old, 0, old_size, efforts[effort].window,
+                               efforts[effort].stride)) {
+        status = bspi_nomem(heap, fault, "match.index");
+        goto out;
+    }
+    search s = {heap, old, new_, old_size, new_size, &index, control, found};
+    bspi_progress(control, BSP_PHASE_MATCH, 0, new_size);
+    status = bspi_parallel(options->jobs, pieces, search_task, &s);
+    if (status == BSP_OK && !join(found, pieces, cover))
+        status = BSP_E_NOMEM;
+    if (status != BSP_OK) {
+        status = status == BSP_E_CANCELLED
+                     ? bspi_fail(fault, status, "match", 0, 0, 0)
+                     : bspi_nomem(heap, fault, "match.cover");
+        goto out;
+    }
+    bspi_seed_index_free(&index);
+    bspi_polish_cover(old, new_, cover);
+    status = bspi_refine_gaps(heap, old, old_size, new_, new_size, options->jobs, control, cover,
+                              fault);
+    if (status == BSP_OK)
+        bspi_polish_cover(old, new_, cover);
+out:
+    bspi_seed_index_free(&index);
+    for (size_t piece = 0; piece < pieces; piece++)
+        bspi_cover_free(&found[piece]);
+    bspi_free(heap, found);
+    return status;
+}

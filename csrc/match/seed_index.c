@@ -1,0 +1,70 @@
+/* seed_index.c: a hash index of sampled positions of the old file. */
+#include "../common/bytes.h"
+#include "match.h"
+
+uint64_t bspi_seed_hash(const uint8_t *bytes, unsigned window) {
+    uint64_t hash = window;
+    unsigned at = 0;
+    for (; at + 8 <= window; at += 8) {
+        hash = (hash ^ bspi_load64(bytes + at)) * UINT64_C(0x9E3779B97F4A7C15);
+        hash ^= hash >> 29;
+    }
+    if (at + 4 <= window) {
+        hash = (hash ^ bspi_load32(bytes + at)) * UINT64_C(0xD6E8FEB86659FD93);
+        hash ^= hash >> 32;
+        at += 4;
+    }
+    for (; at < window; at++)
+        hash = (hash ^ bytes[at]) * UINT64_C(0x100000001B3);
+    hash *= UINT64_C(0x9E3779B97F4A7C15);
+    return hash ^ hash >> 32;
+}
+
+bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_t *old,
+                           uint64_t begin, uint64_t end, unsigned window, unsigned stride) {
+    index->heap = heap;
+    index->old = old;
+    index->old_size = end;
+    index->base = begin;
+    index->window = window;
+    index->stride = stride;
+    index->heads = NULL;
+    index->next = NULL;
+    index->entry_count = 0;
+    uint64_t span = end > begin ? end - begin : 0;
+    uint64_t count = span >= window ? (span - window) / stride + 1 : 0;
+    if (count >= UINT32_MAX)
+        count = UINT32_MAX - 1; /* what lies behind is found by extension only */
+    index->bits = 4;
+    while (index->bits < 30 && (UINT64_C(1) << index->bits) < count + count / 4)
+        index->bits++;
+    index->heads = bspi_alloc(heap, (size_t)1 << index->bits, sizeof *index->heads, true);
+    index->next = bspi_alloc(heap, (size_t)count + 1, sizeof *index->next, false);
+    if (index->heads == NULL || index->next == NULL) {
+        bspi_seed_index_free(index);
+        return false;
+    }
+    index->entry_count = (size_t)count;
+    uint64_t previous = 0;
+    /* Backwards, so that chains run from low positions to high ones. */
+    for (size_t i = (size_t)count; i-- > 0;) {
+        uint64_t hash = bspi_seed_hash(old + begin + (uint64_t)i * stride, window);
+        uint32_t *head = &index->heads[hash >> (64 - index->bits)];
+        /* In a run of one pattern the first position stands for all. */
+        bool run = hash == previous && *head == (uint32_t)i + 2;
+        index->next[i] = run ? index->next[i + 1] : *head;
+        *head = (uint32_t)i + 1;
+        previous = hash;
+    }
+    return true;
+}
+
+void bspi_seed_index_free(bspi_seed_index *index) {
+    if (index->heap == NULL)
+        return;
+    bspi_free(index->heap, index->heads);
+    bspi_free(index->heap, index->next);
+    index->heads = NULL;
+    index->next = NULL;
+    index->entry_count = 0;
+}

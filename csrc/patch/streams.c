@@ -1,0 +1,316 @@
+/* streams.c: the numbers of each stream, named once for writer and reader. */
+#include <string.h>
+
+#include "../common/bytes.h"
+#include "column.h"
+#include "content.h"
+#include "streams.h"
+
+/* Contexts of the number model, by stream and column. */
+enum {
+    CONTEXT_COUNT = 0,
+    CONTEXT_GAP = 1,       /* 6 of them, by size class */
+    CONTEXT_JUMP = 7,      /* 4 */
+    CONTEXT_LEN = 11,      /* 6 */
+    CONTEXT_OVERRIDE = 17, /* gap */
+    CONTEXT_SHIFT = 18,    /* 2 */
+    CONTEXT_REF_GAP = 20,  /* 4 */
+    CONTEXT_REF_DELTA = 24,/* 6 */
+    CONTEXT_BYTE_GAP = 30  /* 8 */
+};
+
+unsigned bspi_size_class(uint64_t value) {
+    return value == 0 ? 0u : 64u - (unsigned)__builtin_clzll(value);
+}
+
+/* Transfers a count of items that take at least `least` plain bytes each, and
+ * refuses one that the stream's declared length cannot hold. */
+bool bspi_column_count(bspi_column *column, uint64_t least, uint64_t *count) {
+    if (!bspi_column_u64(column, CONTEXT_COUNT, count))
+        return false;
+    uint64_t left = UINT64_MAX;
+    if (column->mode == BSPI_READ_PLAIN)
+        left = bspi_cursor_left(&column->cursor);
+    else if (column->mode == BSPI_READ_MODEL)
+        left = column->plain_len - column->plain_done;
+    if (*count > left / least) {
+        bspi_column_fail(column, BSP_E_CORRUPT, "stream count");
+        *count = 0;
+        return false;
+    }
+    return true;
+}
+
+static void transfer_cover(bspi_column *column, bspi_content *content) {
+    bool reads = bspi_column_reads(column);
+    bspi_cover_list *cover = &content->cover;
+    uint64_t count = cover->count;
+    if (!bspi_column_count(column, 3, &count))
+        return;
+    if (reads) {
+        cover->items = bspi_alloc(content->heap, (size_t)count + 1, sizeof *cover->items, false);
+        if (cover->items == NULL) {
+            bspi_column_fail(column, BSP_E_NOMEM, "cover");
+            return;
+        }
+        cover->capacity = (size_t)count;
+        cover->count = (size_t)count;
+    }
+    /* Column by column.  While reading, new_off holds the gap and old_off the
+     * jump until all three are known. */
+    uint64_t end = 0, previous = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t gap = cover->items[i].new_off - end;
+        uint32_t context = CONTEXT_GAP + BSPI_MIN(bspi_size_class(previous), 5u);
+        bspi_column_u64(column, context, &gap);
+        if (reads)
+            cover->items[i].new_off = gap;
+        else
+            end = cover->items[i].new_off + cover->items[i].len;
+        previous = gap;
+    }
+    end = 0;
+    uint64_t old_end = 0, last_jump = 0;
+    for (size_t i = 0; i < count; i++) {
+        bspi_cover *item = &cover->items[i];
+        uint64_t gap = reads ? item->new_off : item->new_off - end;
+        int64_t jump = (int64_t)(item->old_off - old_end - gap);
+        uint32_t context = CONTEXT_JUMP + (gap == 0 ? 1u : 0u) + (last_jump == 0 ? 2u : 0u);
+        bspi_column_s64(column, context, &jump);
+        last_jump = (uint64_t)jump;
+        if (reads) {
+            item->old_off = (uint64_t)jump;
+        } else {
+            end = item->new_off + item->len;
+            old_end = item->old_off + item->len;
+        }
+    }
+    uint64_t jump_before = 0;
+    old_end = end = 0;
+    for (size_t i = 0; i < count; i++) {
+        bspi_cover *item = &cover->items[i];
+        uint64_t gap = reads ? item->new_off : item->new_off - end;
+        uint64_t jump = reads ? item->old_off : item->old_off - old_end - gap;
+        uint32_t context = CONTEXT_LEN + (jump == 0 ? 0u : 1u) + (jump_before == 0 ? 0u : 2u);
+        uint64_t less = item->len - 1;
+        bspi_column_u64(column, context, &less);
+        jump_before = jump;
+        if (column->status != BSP_OK)
+            return;
+        if (reads) {
+            uint64_t new_off = end + gap, old_off = old_end + gap + jump, len = less + 1;
+            if (gap > content->new_size - end || len == 0 ||
+                !bspi_within(new_off, len, content->new_size)) {
+                bspi_column_fail(column, BSP_E_CORRUPT, "cover.len");
+                return;
+            }
+            if (!bspi_within(old_off, len, content->old_size)) {
+                bspi_column_fail(column, BSP_E_CORRUPT, "cover.old_off");
+                return;
+            }
+            item->new_off = new_off;
+            item->old_off = old_off;
+            item->len = len;
+        }
+        end = item->new_off + item->len;
+        old_end = item->old_off + item->len;
+    }
+}
+
+static void transfer_overrides(bspi_column *column, bspi_content *content) {
+    bool reads = bspi_column_reads(column);
+    size_t images = content->layout.image_count, used = 0;
+    if (reads) {
+        content->override_starts = bspi_alloc(content->heap, images + 1, sizeof(size_t), true);
+        if (content->override_starts == NULL) {
+            bspi_column_fail(column, BSP_E_NOMEM, "overrides");
+            return;
+        }
+    }
+    for (size_t image = 0; image < images; image++) {
+        uint64_t count = reads ? 0 : content->override_starts[image + 1] - used;
+        if (!bspi_column_count(column, 2, &count))
+            return;
+        if (reads) {
+            bspi_override *grown = bspi_grow(content->heap, content->overrides,
+                                             used + (size_t)count + 1, sizeof *grown);
+            if (grown == NULL) {
+                bspi_column_fail(column, BSP_E_NOMEM, "overrides");
+                return;
+            }
+            content->overrides = grown;
+            content->override_starts[image + 1] = used + (size_t)count;
+        }
+        bspi_override *items = content->overrides + used;
+        uint64_t before = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t gap = items[i].old_addr - before - (i != 0);
+            bspi_column_u64(column, CONTEXT_OVERRIDE, &gap);
+            if (reads) {
+                uint64_t step = gap + (i != 0);
+                if (step < gap || !bspi_add64(before, step, &items[i].old_addr)) {
+                    bspi_column_fail(column, BSP_E_CORRUPT, "overrides.old_addr");
+                    return;
+                }
+            }
+            before = items[i].old_addr;
+        }
+        const bspi_address_map *map = &content->predictor.maps[image];
+        int64_t last = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t mapped = bspi_map_address(map, items[i].old_addr);
+            int64_t shift = (int64_t)(items[i].new_addr - mapped);
+            bspi_column_s64(column, CONTEXT_SHIFT + (last != 0), &shift);
+            last = shift;
+            if (reads)
+                items[i].new_addr = mapped + (uint64_t)shift;
+        }
+        if (column->status != BSP_OK)
+            return;
+        used += (size_t)count;
+    }
+}
+
+/* Ascending positions, below new_size, as gaps. */
+static void transfer_positions(bspi_column *column, uint32_t context, uint32_t classes,
+                               uint64_t limit, void *items, size_t stride, size_t count,
+                               const char *place) {
+    bool reads = bspi_column_reads(column);
+    uint64_t next = 0, previous = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t *item = (uint8_t *)items + i * stride;
+        uint64_t position;
+        memcpy(&position, item, sizeof position);
+        uint64_t gap = position - next;
+        uint32_t class = BSPI_MIN(bspi_size_class(previous), classes - 1);
+        if (!bspi_column_u64(column, context + class, &gap))
+            return;
+        if (reads) {
+            if (gap >= limit - next) {
+                bspi_column_fail(column, BSP_E_CORRUPT, place);
+                return;
+            }
+            position = next + gap;
+            memcpy(item, &position, sizeof position);
+        }
+        next = position + 1;
+        previous = gap;
+    }
+}
+
+static void transfer_refs(bspi_column *column, bspi_content *content) {
+    bool reads = bspi_column_reads(column);
+    uint64_t count = content->ref_count;
+    if (!bspi_column_count(column, 2, &count))
+        return;
+    if (reads) {
+        content->refs = bspi_alloc(content->heap, (size_t)count + 1, sizeof *content->refs, true);
+        if (content->refs == NULL) {
+            bspi_column_fail(column, BSP_E_NOMEM, "refs");
+            return;
+        }
+        content->ref_count = (size_t)count;
+    }
+    transfer_positions(column, CONTEXT_REF_GAP, 4, content->new_size, content->refs,
+                       sizeof *content->refs, (size_t)count, "refs.new_off");
+    int64_t last = 0;
+    for (size_t i = 0; i < count; i++) {
+        int64_t delta = content->refs[i].delta;
+        bspi_column_s64(column, CONTEXT_REF_DELTA + (last != 0), &delta);
+        content->refs[i].delta = delta;
+        last = delta;
+    }
+}
+
+static void transfer_bytes(bspi_column *column, bspi_content *content, const bspi_file *old) {
+    bool reads = bspi_column_reads(column);
+    uint64_t count = content->byte_count;
+    if (!bspi_column_count(column, 2, &count))
+        return;
+    if (reads) {
+        content->bytes = bspi_alloc(content->heap, (size_t)count + 1, sizeof *content->bytes,
+                                    true);
+        if (content->bytes == NULL) {
+            bspi_column_fail(column, BSP_E_NOMEM, "bytes");
+            return;
+        }
+        content->byte_count = (size_t)count;
+    }
+    bspi_byte_fix *items = content->bytes;
+    transfer_positions(column, CONTEXT_BYTE_GAP, 8, content->new_size, items, sizeof *items,
+                       (size_t)count, "bytes.new_off");
+    if (!bspi_column_begin_bytes(column, BSPI_FIX_CONTEXTS, BSPI_FIX_SELECTORS, count))
+        return;
+    bspi_fix_history history = {0};
+    for (size_t i = 0; i < count; i++) {
+        uint32_t contexts[BSPI_BYTE_CONTEXTS];
+        uint32_t selector = bspi_fix_contexts(&history, content, old, items[i].new_off, contexts);
+        uint8_t diff = (uint8_t)(items[i].diff - 1); /* 0 never occurs: 255 values */
+        if (!bspi_column_byte(column, contexts, selector, &diff))
+            break;
+        if (reads && diff == 255) {
+            bspi_column_fail(column, BSP_E_CORRUPT, "bytes.diff");
+            break;
+        }
+        items[i].diff = (uint8_t)(diff + 1);
+        bspi_fix_learn(&history, items[i].new_off, items[i].diff);
+    }
+    bspi_column_end_bytes(column);
+}
+
+static void transfer_literals(bspi_column *column, bspi_content *content, const bspi_file *old) {
+    bool reads = bspi_column_reads(column);
+    uint64_t count = content->literal_count; /* known from cover and fills */
+    if (reads) {
+        if (column->mode == BSPI_READ_PLAIN ? count > bspi_cursor_left(&column->cursor)
+                                            : count > column->plain_len) {
+            bspi_column_fail(column, BSP_E_CORRUPT, "literals");
+            return;
+        }
+        content->literals = bspi_alloc(content->heap, (size_t)count + 1, 1, false);
+        if (content->literals == NULL) {
+            bspi_column_fail(column, BSP_E_NOMEM, "literals");
+            return;
+        }
+    }
+    if (!bspi_column_begin_bytes(column, BSPI_LITERAL_CONTEXTS, BSPI_LITERAL_SELECTORS, count))
+        return;
+    bspi_literal_run run = {0};
+    uint64_t done = 0;
+    while (done < count && bspi_next_literal_run(content, &run)) {
+        bspi_literal_history history;
+        bspi_literal_begin(&history, content, old, &run);
+        for (uint64_t i = 0; i < run.len && column->status == BSP_OK; i++) {
+            uint32_t contexts[BSPI_BYTE_CONTEXTS];
+            uint32_t selector = bspi_literal_contexts(&history, contexts);
+            bspi_column_byte(column, contexts, selector, &content->literals[done + i]);
+            bspi_literal_learn(&history, content->literals[done + i]);
+        }
+        done += run.len;
+    }
+    bspi_column_end_bytes(column);
+}
+
+void bspi_stream_transfer(bspi_stream_id id, bspi_column *column, bspi_content *content,
+                          const bspi_file *old) {
+    switch (id) {
+    case BSPI_STREAM_LAYOUT:
+        bspi_transfer_layout(column, content, old);
+        break;
+    case BSPI_STREAM_COVER:
+        transfer_cover(column, content);
+        break;
+    case BSPI_STREAM_OVERRIDES:
+        transfer_overrides(column, content);
+        break;
+    case BSPI_STREAM_REFS:
+        transfer_refs(column, content);
+        break;
+    case BSPI_STREAM_BYTES:
+        transfer_bytes(column, content, old);
+        break;
+    case BSPI_STREAM_LITERALS:
+        transfer_literals(column, content, old);
+        break;
+    }
+}

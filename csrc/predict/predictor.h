@@ -1,0 +1,75 @@
+/* predictor.h: "what would the new file be, if only things had moved?"
+ *
+ * One piece of code for both sides.  The encoder asks it what it would predict
+ * in order to correct it; the applier asks it in order to be corrected.
+ */
+#ifndef BSPI_PREDICTOR_H
+#define BSPI_PREDICTOR_H
+
+#include "address_map.h"
+
+/* The actual target of the field at new_off is the predicted one plus delta
+ * (in units of the kind, bspi_ref_unit_bits). */
+typedef struct bspi_ref_fix {
+    uint64_t new_off;
+    int64_t delta;
+} bspi_ref_fix;
+
+typedef struct bspi_predictor {
+    bspi_heap *heap;
+    const bspi_file *old;
+    const bspi_layout *layout;
+    const bspi_cover *cover;
+    size_t cover_count;
+    bspi_address_map *maps; /* one for each image of the layout */
+    const bspi_ref_fix *fixes; /* ascending by new_off; may be empty */
+    size_t fix_count;
+} bspi_predictor;
+
+/* One reference of the old file that the cover carries into the new one. */
+typedef struct bspi_ref_site {
+    uint64_t new_off;
+    uint64_t old_off;
+    uint64_t old_target;
+    uint64_t old_base;
+    uint64_t new_site;  /* address of the field in the new build */
+    uint64_t new_base;  /* predicted */
+    uint64_t predicted; /* predicted target, before any fix */
+    uint32_t image;     /* index into layout->images */
+    uint8_t kind;
+    uint8_t size;
+    bool local;         /* target and site lie in one run of the cover */
+} bspi_ref_site;
+
+/* Per-thread state: recently found references of the old file. */
+#define BSPI_WALKER_SLOTS 16u
+typedef struct bspi_walker {
+    const bspi_predictor *predictor;
+    struct {
+        uint64_t block_plus_1;
+        bspi_ref_list refs;
+    } slots[BSPI_WALKER_SLOTS];
+} bspi_walker;
+
+/* Borrows everything; builds the maps (without overrides). */
+bsp_status bspi_predictor_init(bspi_predictor *predictor, bspi_heap *heap, const bspi_file *old,
+                               const bspi_layout *layout, const bspi_cover *cover,
+                               size_t cover_count, bsp_fault *fault);
+void bspi_predictor_free(bspi_predictor *predictor);
+
+void bspi_walker_init(bspi_walker *walker, const bspi_predictor *predictor);
+void bspi_walker_free(bspi_walker *walker);
+
+/* log2 of the step of a fix's delta for `kind`. */
+unsigned bspi_ref_unit_bits(uint8_t kind);
+
+/* Calls visit for every carried reference whose field starts in new
+ * [begin, end), in ascending order. False when memory is refused. */
+typedef void (*bspi_visit)(void *context, const bspi_ref_site *site);
+bool bspi_walk(bspi_walker *walker, uint64_t begin, uint64_t end, bspi_visit visit, void *context);
+
+/* Predicts new [begin, begin + len): bytes of the cover, references rewritten
+ * and fixed; bytes outside the cover are left as they are. */
+bool bspi_predict(bspi_walker *walker, uint64_t begin, uint8_t *out, size_t len);
+
+#endif

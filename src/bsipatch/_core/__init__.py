@@ -1,0 +1,31 @@
+"""The native core, wrapped: the only place that touches ffi and lib."""
+
+from __future__ import annotations
+
+from bsipatch._core._native import (
+    DIFF_PROFILES,
+    FORMAT_VERSION,
+    WINDOW_ALIGN,
+    Codec,
+    Control,
+    Diff,
+    Patch,
+    PatchInfo,
+    Stream,
+    sha256,
+    status_text,
+)
+
+__all__ = [
+    "DIFF_PROFILES",
+    "FORMAT_VERSION",
+    "WINDOW_ALIGN",
+    "Codec",
+    "Control",
+    "Diff",
+    "Patch",
+    "PatchInfo",
+    "Stream",
+    "sha256",
+    "status_text",
+]

@@ -1,0 +1,103 @@
+"""The config file: options that one does not want to type each time.
+
+TOML, from BSIPATCH_CONFIG or the platform's config folder::
+
+    store = "/var/lib/bsipatch/webkit"   # for every command that has --store
+    jobs = 4
+
+    [build]                              # for one command alone
+    profile = "max"
+    key = "/secure/private.pem"
+
+Names are those of the options, with "-" or "_".  An option on the command line
+or in its environment variable wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..limits import DEFAULT, Limits
+
+VARIABLE = "BSIPATCH_CONFIG"
+
+#: option -> commands that have it; what may stand at the top of the file
+SHARED: Mapping[str, tuple[str, ...]] = {
+    "store": ("init", "apply", "revert", "status", "history", "check-store", "gc"),
+    "jobs": ("diff", "patch", "convert", "build", "verify", "init", "apply", "check-store"),
+    "profile": ("diff", "convert", "build"),
+    "trust": ("verify", "init"),
+    "threshold": ("verify", "init"),
+    "strategy": ("init", "apply"),
+    "key": ("build",),
+    "passphrase_file": ("keygen", "build"),
+    "json": (),
+}
+
+
+def path() -> Path:
+    """Where the config file is looked for."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    if base and os.name == "posix":
+        return Path(base) / "bsipatch" / "config.toml"
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("bsipatch", appauthor=False)) / "config.toml"
+
+
+def defaults(commands: Iterable[str], *, limits: Limits = DEFAULT) -> dict[str, dict[str, Any]]:
+    """For each command, option name -> value from the config file; {} without one.
+
+    Raises ConfigError for a file that is unreadable, no TOML, or names what does not exist.
+    """
+    file = path()
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(limits.max_config_file + 1)
+    except FileNotFoundError:
+        if os.environ.get(VARIABLE):
+            raise ConfigError(f"{VARIABLE} names a file that is not there", file=file) from None
+        return {}
+    except NotADirectoryError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", file=file) from error
+    if len(data) > limits.max_config_file:
+        raise ConfigError("the config file is too large", file=file)
+    return _read(data, file, set(commands))
+
+
+def _read(data: bytes, file: Path, commands: set[str]) -> dict[str, dict[str, Any]]:
+    import tomllib
+
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not TOML: {error}", file=file) from error
+    found: dict[str, dict[str, Any]] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            if name not in commands:
+                raise ConfigError(f"[{name}] is not a command", file=file)
+            own[name] = {_parameter(key): inner for key, inner in value.items()}
+            continue
+        users = SHARED.get(_parameter(name))
+        if users is None:
+            raise ConfigError(f"`{name}` is not an option that commands share", file=file)
+        for command in users or commands:
+            found.setdefault(command, {})[_parameter(name)] = value
+    for command, options in own.items():
+        found.setdefault(command, {}).update(options)
+    return found
+
+
+def _parameter(option: str) -> str:
+    return option.replace("-", "_")

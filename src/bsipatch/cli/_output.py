@@ -1,0 +1,144 @@
+"""What commands print: text for people, one JSON object for programs, bars while they wait."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: seconds of quiet before a bar appears
+_DELAY = 1.0
+_INTERVAL = 0.1
+
+
+def emit(json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Prints `facts` as one JSON object, or `lines` as they are."""
+    if json:
+        print(json_module.dumps({"ok": True, **facts}, sort_keys=True, ensure_ascii=False))
+        return
+    for line in lines:
+        print(line)
+
+
+def size(count: int) -> str:
+    """Bytes for people: "12,093,800 bytes (11.5 MiB)"."""
+    exact = f"{count:,} byte{'' if count == 1 else 's'}"
+    return exact if count < 1024 else f"{exact} ({short_size(count)})"
+
+
+def short_size(count: int) -> str:
+    """Bytes for people, short: "11.5 MiB"."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def ratio(part: int, whole: int) -> str:
+    """ "1.23 % of the whole, 81 times smaller"."""
+    if not part or not whole:
+        return ""
+    return f"{100 * part / whole:.2f} % of the new one, {whole / part:,.0f} times smaller"
+
+
+def seconds(duration: float) -> str:
+    """ "38 ms", "4.1 s", "2 min 5 s"."""
+    if duration < 1:
+        return f"{duration * 1000:.0f} ms"
+    if duration < 100:
+        return f"{duration:.1f} s"
+    return f"{duration // 60:.0f} min {duration % 60:.0f} s"
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Name and value in two aligned columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in rows if value]
+
+
+class Bar:
+    """Receives (phase, done bytes, total bytes) from any thread; draws at most ten times a second.
+
+    Nothing is drawn within the first second, nor when stderr is not a terminal.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        if now - self._began < _DELAY:
+            return
+        if phase == self._phase and now - self._drawn < _INTERVAL and done < total:
+            return
+        with self._lock:
+            self._drawn = now
+            self._draw(phase, done, total)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._enabled = False
+        with self._lock:
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+    def _draw(self, phase: str, done: int, total: int) -> None:
+        if self._progress is None:
+            self._progress = _make_progress()
+            self._progress.start()
+        if self._task is None or phase != self._phase:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(phase, total=total or None)
+            self._phase = phase
+        self._progress.update(self._task, completed=done, total=total or None)
+
+
+def _make_progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+@contextmanager
+def progress(json: bool = False) -> Iterator[Bar]:
+    """A bar for the time of the with block; silent under --json and off a terminal."""
+    bar = Bar(not json and sys.stderr is not None and sys.stderr.isatty())
+    try:
+        yield bar
+    finally:
+        bar.close()

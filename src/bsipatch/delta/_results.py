@@ -1,0 +1,77 @@
+"""What the three verbs take and give: profiles, progress, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+#: called with phase, bytes done and bytes in all, on the calling thread, some times a second
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+class Profile(StrEnum):
+    """What a patch is made for: fast to make, or small."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """One stream of a patch. Sizes in bytes; encoded is None for modelled streams,
+    which share one coder."""
+
+    id: int
+    codec: str
+    plain: int
+    encoded: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchReport:
+    """What a patch says about itself. Sizes in bytes."""
+
+    format_version: int
+    old_size: int
+    new_size: int
+    patch_size: int
+    old_check: str  #: first 8 bytes of the old file's SHA-256, as hex
+    new_check: str
+    plain_bytes: int  #: all streams once decoded
+    modelled_bytes: int  #: header, directory and the shared range coder
+    streams: tuple[StreamReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffResult:
+    """A patch that was made and verified. Sizes in bytes, digests as hex."""
+
+    old_size: int
+    new_size: int
+    patch_size: int
+    old_sha256: str
+    new_sha256: str
+    plain_bytes: int  #: exact sum of the decoded streams, for Limits.max_plain
+    peak_memory: int  #: bytes that applying it took beside the window buffers
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """Patch size as a share of the new file's size; 0 when that is empty."""
+        return self.patch_size / self.new_size if self.new_size else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """A file that was made and verified. Sizes in bytes, digests as hex."""
+
+    old_size: int
+    new_size: int
+    patch_size: int
+    old_sha256: str
+    new_sha256: str
+    peak_memory: int
+    seconds: float

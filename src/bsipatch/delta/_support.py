@@ -1,0 +1,129 @@
+"""What making and applying share: lengths, hashing beside other work, progress, names in errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bsipatch.delta._results import Progress
+from bsipatch.errors import (
+    BsipatchError,
+    FormatError,
+    LimitError,
+    NewMismatchError,
+    OldMismatchError,
+)
+from bsipatch.parallel import join
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from bsipatch._core import Control, Patch
+
+HASH_STEP = 1 << 20
+
+
+def length_of(data: Buffer) -> int:
+    with memoryview(data) as view:
+        return view.nbytes
+
+
+def ticker(progress: Progress | None, control: Control) -> Callable[[], None] | None:
+    """Passes a control block's counters on to the caller's progress callback."""
+    if progress is None:
+        return None
+
+    def tick() -> None:
+        progress(*control.progress)
+
+    return tick
+
+
+class Hashing:
+    """SHA-256 of a buffer by hashlib, in a thread beside other work."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._data = data
+        self._stop = False
+        self._digest = b""
+        self._thread = threading.Thread(target=self._work, name="bsipatch-sha256", daemon=True)
+
+    def _work(self) -> None:
+        digest = hashlib.sha256()
+        with memoryview(self._data) as view:
+            for offset in range(0, len(view), HASH_STEP):
+                if self._stop:
+                    return
+                with view[offset : offset + HASH_STEP] as piece:
+                    digest.update(piece)
+        self._digest = digest.digest()
+
+    def result(self) -> bytes:
+        """Waits for the digest."""
+        self._thread.join()
+        return self._digest
+
+    def __enter__(self) -> Hashing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop = True
+        join(self._thread)
+
+
+class ReadBack:
+    """SHA-256 of what was written, read back from where it went, while more is written."""
+
+    def __init__(self, handle: Patch, read: Callable[[int, int], Buffer]) -> None:
+        self._size = handle.info.new_size
+        # What lies behind the first range to be filled later is hashed at the end.
+        self._ready = min((offset for offset, _ in handle.fills()), default=self._size)
+        self._read = read
+        self._digest = hashlib.sha256()
+        self._at = 0
+
+    def follow(self, end: int) -> None:
+        """new[0, end) is in place, but for fills."""
+        self._hash_to(min(end, self._ready))
+
+    def _hash_to(self, end: int) -> None:
+        while self._at < end:
+            length = min(HASH_STEP, end - self._at)
+            data = self._read(self._at, length)
+            if length_of(data) != length:
+                raise NewMismatchError("the new file shrank while it was written")
+            self._digest.update(data)
+            self._at += length
+
+    def digest(self) -> bytes:
+        """The whole file's digest, once everything is in place."""
+        self._hash_to(self._size)
+        return self._digest.digest()
+
+
+class naming:  # noqa: N801 - reads as a clause of `with`
+    """Adds to an error, when it names none, the file that it is about."""
+
+    def __init__(
+        self,
+        old: os.PathLike[str] | str,
+        patch: os.PathLike[str] | str,
+        new: os.PathLike[str] | str,
+    ) -> None:
+        self._old, self._patch, self._new = old, patch, new
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BsipatchError) and error.file is None:
+            if isinstance(error, OldMismatchError):
+                error.file = os.fspath(self._old)
+            elif isinstance(error, FormatError | LimitError):
+                error.file = os.fspath(self._patch)
+            elif isinstance(error, NewMismatchError):
+                error.file = os.fspath(self._new)

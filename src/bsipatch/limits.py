@@ -1,0 +1,125 @@
+"""Every limit of bsipatch in one place.
+
+Limits bound what untrusted bytes can make us do.  The defaults fit the largest
+frameworks known with room to spare; callers that know better (the signed
+manifest states the exact decoded size of each patch) pass a copy with smaller
+values: ``dataclasses.replace(DEFAULT, max_plain=...)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Upper bounds. Sizes are in bytes, times in seconds unless the name says otherwise."""
+
+    # --- one file's patch ---
+    #: largest old or new file
+    max_file_size: int = 64 * GIB
+    #: largest patch of one file
+    max_patch_size: int = 16 * GIB
+    #: sum of a patch's streams once decoded
+    max_plain: int = 16 * GIB
+    #: streams in a patch
+    max_streams: int = 64
+    #: largest window a zstd stream may ask for, as a power of two
+    max_zstd_window_log: int = 27
+    #: what the core may allocate to apply one patch; 0 for no limit
+    memory_budget: int = 4 * GIB
+    #: bytes of the new file made at a time by one thread, a multiple of 64 KiB
+    window_size: int = 1 * MIB
+    #: threads for one operation, whatever --jobs says
+    max_jobs: int = 256
+
+    # --- trees ---
+    #: entries (files, directories, links) of one tree
+    max_entries: int = 1_000_000
+    #: bytes of one name (UTF-8)
+    max_name: int = 255
+    #: bytes of one path within a tree (UTF-8)
+    max_path: int = 4096
+    #: directories inside one another
+    max_depth: int = 128
+    #: bytes of a symlink's target
+    max_link_target: int = 4095
+    #: extended attributes of one entry, and bytes of one name and one value
+    max_xattrs: int = 128
+    max_xattr_name: int = 255
+    max_xattr_value: int = 64 * KIB
+    #: sum of all file sizes of a tree
+    max_tree_size: int = 1024 * GIB
+
+    # --- manifests and packages ---
+    #: largest update file
+    max_package_size: int = 64 * GIB
+    #: bytes of a manifest's canonical form
+    max_manifest: int = 256 * MIB
+    #: bytes of a signed envelope beside its payload
+    max_envelope: int = 64 * KIB
+    #: signatures in an envelope, and keys in a trust set
+    max_signatures: int = 64
+    max_keys: int = 64
+    #: payloads in a package
+    max_payloads: int = 1_000_000
+    #: characters of one text field (version, product, title ...)
+    max_text: int = 1024
+    #: characters of one long text (release notes, impact)
+    max_long_text: int = 64 * KIB
+    #: CVE entries of an update's security content
+    max_security_items: int = 4096
+    #: architectures, processes to relaunch, and the like
+    max_list: int = 256
+
+    # --- files that people write ---
+    #: bytes of a key file
+    max_key_file: int = 64 * KIB
+    #: bytes of release.toml and of the config file
+    max_config_file: int = 1 * MIB
+    #: bytes of a pass phrase
+    max_passphrase: int = 1024
+
+    # --- store ---
+    #: bytes of one of the store's own records
+    max_record: int = 16 * MIB
+    #: generations kept besides the baseline and the live one
+    max_generations: int = 64
+    #: entries of the history that are kept
+    max_history: int = 10_000
+    #: starts that a new generation gets to prove itself
+    trial_starts: int = 3
+    #: free space that must remain on the disk after staging
+    reserve_space: int = 64 * MIB
+    #: seconds to wait for another process to leave the store; 0 means not at all
+    lock_timeout: float = 0.0
+
+    # --- the update feed ---
+    #: bytes of each metadata role
+    max_root: int = 512 * KIB
+    max_timestamp: int = 16 * KIB
+    max_snapshot: int = 2 * MIB
+    max_targets: int = 16 * MIB
+    #: root rotations walked in one refresh
+    max_root_rotations: int = 256
+    #: delegated roles visited for one target
+    max_delegations: int = 32
+    #: seconds for a connection and for a pause within a transfer
+    connect_timeout: float = 15.0
+    read_timeout: float = 30.0
+    #: least bytes a second, averaged over a minute, before a transfer is given up
+    min_rate: int = 1 * KIB
+    #: seconds a health check may take
+    health_timeout: float = 60.0
+
+    # --- interoperation ---
+    #: largest file that a bsdiff patch may read or make (bsdiff4 works in memory)
+    max_bsdiff_size: int = 2 * GIB - 1
+
+
+#: What is used where the caller says nothing.
+DEFAULT = Limits()

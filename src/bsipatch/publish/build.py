@@ -1,0 +1,395 @@
+"""The pipeline: two trees, a release and keys in; one signed, verified update file out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bsipatch import delta, package, trust
+from bsipatch import manifest as manifests
+from bsipatch.errors import InternalError, PublishError, SignatureError, UsageError, from_os_error
+from bsipatch.limits import DEFAULT, MIB, Limits
+from bsipatch.manifest import Action, Baseline, Manifest, Payload, StacksOn, written_bytes
+from bsipatch.output import OutputFile
+from bsipatch.parallel import each, job_count
+from bsipatch.publish import platform
+from bsipatch.publish.payloads import Made, make
+from bsipatch.publish.plan import Job, plan
+from bsipatch.publish.release import Release
+from bsipatch.tree import Tree, compare, frameworks, walk
+
+__all__ = ["BuildProgress", "BuildReport", "FileReport", "build"]
+
+#: called with phase ("walk", "diff", "write", "verify"), bytes done and bytes in all (0 while
+#: unknown); on any thread, but never on two at a time.  An exception it raises stops the build.
+BuildProgress = Callable[[str, int, int], None]
+
+#: files at least this large are diffed one at a time, each by all threads: they need the memory
+_LARGE = 32 * MIB
+#: what a directory, link or record takes on disk
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One payload. Sizes in bytes; `paths` are all paths that get its content."""
+
+    paths: tuple[str, ...]
+    kind: str
+    source: str | None
+    new_size: int
+    payload_size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built. Sizes in bytes, times in seconds; files with the largest payload first."""
+
+    output: Path
+    size: int
+    manifest_size: int
+    old_size: int
+    new_size: int
+    old_digest: str
+    new_digest: str
+    manifest: Manifest
+    key_ids: tuple[str, ...]
+    counts: dict[str, int]
+    files: tuple[FileReport, ...]
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The update's size as a share of the new tree's; 0 when that is empty."""
+        return self.size / self.new_size if self.new_size else 0.0
+
+
+def build(
+    base: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+    release: Release,
+    signers: Sequence[trust.PrivateKey],
+    output: str | os.PathLike[str],
+    *,
+    baseline: str | os.PathLike[str] | None = None,
+    profile: delta.Profile | str = delta.Profile.MAX,
+    jobs: int | None = None,
+    progress: BuildProgress | None = None,
+    limits: Limits = DEFAULT,
+) -> BuildReport:
+    """Writes the update that turns tree `base` into tree `new` to the file `output`.
+
+    Identical files cost nothing, moved ones a line, changed ones the smaller of a patch and the
+    compressed file.  What is written is read back and verified before it gets its name; a file of
+    that name is then replaced.  The same trees, release, time and version give the same bytes
+    whatever `jobs` is.
+    baseline: the true baseline's tree, needed (only) when the release stacks on another.
+    profile: "fast", "balanced" or "max".  jobs: threads, None for one a processor.
+    Raises UsageError, PublishError, SignatureError (no signer), TreeDriftError (a tree changed
+    meanwhile), UnsafePathError, LimitError, ManifestError, and what walk() and diff() raise.
+    """
+    if not signers:
+        raise SignatureError("no key to sign with is given", hint="Name one with --key.")
+    if (baseline is None) != (release.stacks_on is None):
+        raise UsageError("a baseline tree is given exactly when the release stacks on another")
+    builder = _Builder(Path(base), Path(new), release, signers, Path(output), profile, limits)
+    builder.threads = job_count(jobs, limits.max_jobs)
+    builder.report_progress = progress
+    return builder.run(None if baseline is None else Path(baseline))
+
+
+class _Builder:
+    """One build's state, step by step."""
+
+    def __init__(
+        self,
+        base: Path,
+        new: Path,
+        release: Release,
+        signers: Sequence[trust.PrivateKey],
+        output: Path,
+        profile: delta.Profile | str,
+        limits: Limits,
+    ) -> None:
+        try:
+            self.profile = delta.Profile(profile)
+        except ValueError:
+            raise UsageError("no such profile", found=str(profile)) from None
+        self.base, self.new, self.output = base, new, output
+        self.release, self.signers, self.limits = release, signers, limits
+        self.threads = 1
+        self.report_progress: BuildProgress | None = None
+        self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self._lock = threading.Lock()
+
+    def run(self, baseline: Path | None) -> BuildReport:
+        started = time.monotonic()
+        old_tree, new_tree = self._walk(self.base), self._walk(self.new)
+        baseline_digest = (self._walk(baseline) if baseline else old_tree).digest
+        self._lap("walk", started)
+        self._notice(old_tree, new_tree)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix=".bsipatch-", dir=self.output.parent)
+        except OSError as error:
+            raise from_os_error(error, self.output.parent) from error
+        with scratch as folder:
+            report = self._build(old_tree, new_tree, baseline_digest, Path(folder))
+        self._lap("total", started)
+        return report
+
+    def _build(
+        self, old_tree: Tree, new_tree: Tree, baseline_digest: str, folder: Path
+    ) -> BuildReport:
+        started = time.monotonic()
+        planned = plan(old_tree, new_tree)
+        made = self._make(planned.jobs, folder)
+        self._lap("diff", started)
+        manifest = self._manifest(old_tree, new_tree, baseline_digest, planned.actions, made)
+        manifests.validate(manifest, limits=self.limits)
+        envelope = trust.sign(manifests.encode(manifest), self.signers)
+        size = self._write(manifest, envelope, made)
+        return BuildReport(
+            output=self.output,
+            size=size,
+            manifest_size=len(envelope),
+            old_size=old_tree.size,
+            new_size=new_tree.size,
+            old_digest=old_tree.digest,
+            new_digest=new_tree.digest,
+            manifest=manifest,
+            key_ids=tuple(sorted({key.key_id for key in self.signers})),
+            counts=manifest.count(),
+            files=_file_reports(made),
+            seconds=self.seconds,
+            warnings=tuple(self.warnings),
+        )
+
+    # --- the steps ---
+
+    def _walk(self, root: Path) -> Tree:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            with self._lock:
+                done += count
+                self._tell("walk", done, 0)
+
+        return walk(
+            root,
+            xattrs=self.release.xattrs,
+            jobs=self.threads,
+            progress=advance if self.report_progress else None,
+            limits=self.limits,
+        )
+
+    def _notice(self, old_tree: Tree, new_tree: Tree) -> None:
+        if old_tree.digest == new_tree.digest:
+            raise PublishError("both trees are the same", hint="There is nothing to update.")
+        broken = [p for f in frameworks(old_tree) for p in f.problems]
+        for framework in frameworks(new_tree):
+            self.warnings.extend(
+                f"{framework.path or '.'}: {problem}"
+                for problem in framework.problems
+                if problem not in broken
+            )
+        removed = sum(d.kind == "removed" for d in compare(old_tree, new_tree))
+        if removed * 2 > len(old_tree):
+            self.warnings.append(
+                f"{removed} of {len(old_tree)} paths are removed: are these the right trees?"
+            )
+
+    def _make(self, jobs: Sequence[Job], folder: Path) -> list[Made]:
+        """Payloads in the jobs' order; the largest files are begun first."""
+        total = sum(job.new.size for job in jobs)
+        finished = 0
+        results: dict[int, Made] = {}
+        order = sorted(range(len(jobs)), key=lambda i: (-jobs[i].new.size, i))
+
+        def run(index: int, threads: int, progress: delta.Progress | None) -> None:
+            results[index] = make(
+                jobs[index],
+                self.base,
+                self.new,
+                folder / str(index),
+                profile=self.profile,
+                jobs=threads,
+                progress=progress,
+                limits=self.limits,
+            )
+
+        large = [i for i in order if jobs[i].new.size >= _LARGE]
+        small = order[len(large) :]
+        for index in large:
+            share = jobs[index].new.size
+
+            def within(
+                phase: str, done: int, of: int, share: int = share, before: int = finished
+            ) -> None:
+                # Matching and coding count as three quarters, the comparison as the last.
+                part = done / of if of else 0.0
+                weight = {"verify": 0.75 + part / 4, "write": 0.75}.get(phase, part / 2)
+                self._tell("diff", before + int(share * weight), total)
+
+            run(index, self.threads, within if self.report_progress else None)
+            finished += share
+            self._tell("diff", finished, total)
+
+        def done(number: int) -> None:
+            nonlocal finished
+            finished += jobs[small[number]].new.size
+            self._tell("diff", finished, total)
+
+        each(len(small), self.threads, lambda n: run(small[n], 1, None), done=done)
+        return [results[index] for index in range(len(jobs))]
+
+    def _manifest(
+        self,
+        old_tree: Tree,
+        new_tree: Tree,
+        baseline_digest: str,
+        actions: Iterable[Action],
+        made: Sequence[Made],
+    ) -> Manifest:
+        release = self.release
+        found_platform, found_architectures = self._target(new_tree)
+        payloads, payload_actions = _place(old_tree, new_tree, made)
+        created, expires = release.times()
+        draft = Manifest(
+            format=manifests.FORMAT,
+            product=release.product,
+            platform=release.platform or found_platform,
+            architectures=release.architectures or found_architectures,
+            version=release.version,
+            letter=release.letter,
+            build=release.build,
+            baseline=Baseline(
+                version=release.baseline_version or release.version,
+                build=release.baseline_build,
+                digest=baseline_digest,
+            ),
+            result_digest=new_tree.digest,
+            actions=tuple(sorted([*actions, *payload_actions], key=lambda a: a.path.encode())),
+            payloads=payloads,
+            required_space=0,
+            activation=release.activation,
+            created=created,
+            expires=expires,
+            security=release.security,
+            release_notes=release.release_notes,
+            stacks_on=(
+                StacksOn(
+                    letter=release.stacks_on[0],
+                    build=release.stacks_on[1],
+                    digest=old_tree.digest,
+                )
+                if release.stacks_on
+                else None
+            ),
+            xattrs=release.xattrs,
+        )
+        # Every entry may need a block for itself (hard links and clones need their directories).
+        space = written_bytes(draft) + _BLOCK * (len(new_tree) + 2)
+        return msgspec.structs.replace(draft, required_space=space)
+
+    def _target(self, tree: Tree) -> tuple[str, tuple[str, ...]]:
+        if self.release.platform and self.release.architectures:
+            return self.release.platform, self.release.architectures
+        targets = []
+        for entry in tree.files:
+            target = platform.detect_file(self.new / entry.path)
+            if target is not None:
+                targets.append(target)
+        return platform.combine(targets)
+
+    def _write(self, manifest: Manifest, envelope: bytes, made: Sequence[Made]) -> int:
+        started = time.monotonic()
+        policy = trust.Policy(
+            [key.public for key in self.signers], len({key.key_id for key in self.signers})
+        )
+        with OutputFile(self.output) as out:
+            size = package.write(out, envelope, [one.file for one in made])
+            self._lap("write", started)
+            self._verify(out.fd, manifest, policy, size)
+            out.commit()
+        return size
+
+    def _verify(self, fd: int, manifest: Manifest, policy: trust.Policy, size: int) -> None:
+        started = time.monotonic()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self._tell("verify", done, manifest.payload_size)
+
+        def opened(envelope: bytes) -> bytes:
+            return trust.verify(envelope, policy, limits=self.limits).payload
+
+        with package.Package.open(fd, opened, limits=self.limits) as written:
+            written.verify_payloads(advance)
+            if written.manifest != manifest or written.size != size:
+                raise InternalError("the update reads back differently", file=self.output)
+        self._lap("verify", started)
+
+    # --- helpers ---
+
+    def _tell(self, phase: str, done: int, total: int) -> None:
+        if self.report_progress is not None:
+            self.report_progress(phase, done, total)
+
+    def _lap(self, name: str, started: float) -> None:
+        self.seconds[name] = time.monotonic() - started
+
+
+def _place(
+    old_tree: Tree, new_tree: Tree, made: Sequence[Made]
+) -> tuple[tuple[Payload, ...], list[Action]]:
+    """Gives each payload its offset, and each of its paths an action."""
+    payloads: list[Payload] = []
+    actions: list[Action] = []
+    offset = 0
+    for index, one in enumerate(made):
+        payloads.append(msgspec.structs.replace(one.payload, offset=offset))
+        offset += one.payload.length
+        for path in one.job.paths:
+            old, new = old_tree.get(path), new_tree.get(path)
+            assert new is not None
+            source = one.source
+            actions.append(
+                Action(
+                    do="add" if source is None else "patch",
+                    path=path,
+                    old=None if old is None else old.state,
+                    new=new.state,
+                    source=None if source is None or source.path == path else source.path,
+                    payload=index,
+                )
+            )
+    return tuple(payloads), actions
+
+
+def _file_reports(made: Iterable[Made]) -> tuple[FileReport, ...]:
+    reports = [
+        FileReport(
+            paths=one.job.paths,
+            kind=one.payload.kind,
+            source=None if one.source is None else one.source.path,
+            new_size=one.payload.size,
+            payload_size=one.payload.length,
+            seconds=one.seconds,
+        )
+        for one in made
+    ]
+    return tuple(sorted(reports, key=lambda r: (-r.payload_size, r.paths)))

@@ -1,0 +1,189 @@
+"""How an untouched file gets from one generation into the next without being copied.
+
+reflink    FICLONE: a new file that shares the old one's blocks (btrfs, XFS,
+           overlays over them); APFS has the same as clonefile
+hardlink   the same file under a second name; right because files of a
+           generation are never changed in place
+copy       new bytes; right everywhere
+
+The store probes what its file system can do.  A single file that cannot be
+cloned (too many links, another file system) falls to the next way down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import sys
+
+from ..errors import StoreStateError
+from .durable import write_all
+
+STRATEGIES = ("reflink", "hardlink", "copy")
+AUTO = "auto"
+
+_FICLONE = 0x40049409
+_CHUNK = 1 << 20
+_CANNOT = frozenset(
+    {
+        errno.EOPNOTSUPP,
+        errno.ENOTSUP,
+        errno.ENOTTY,
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.EXDEV,
+        errno.EPERM,
+        errno.EMLINK,
+        errno.ETXTBSY,
+    }
+)
+
+
+def probe(dir_fd: int) -> str:
+    """The best strategy of the file system behind `dir_fd`, found by trying."""
+    stem = f".probe.{secrets.token_hex(6)}"
+    names = (f"{stem}.a.tmp", f"{stem}.b.tmp", f"{stem}.c.tmp")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    old = os.open(names[0], flags, 0o600, dir_fd=dir_fd)
+    try:
+        write_all(old, b"\0" * 4096)
+        if _try_reflink(old, dir_fd, names[1]):
+            return "reflink"
+        if _try_link(dir_fd, names[0], dir_fd, names[2]):
+            return "hardlink"
+        return "copy"
+    finally:
+        os.close(old)
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=dir_fd)
+
+
+def choose(wanted: str, dir_fd: int) -> str:
+    """`wanted` itself, or for "auto" what `probe` finds.
+
+    Raises StoreStateError when a wanted strategy does not work here.
+    """
+    if wanted == "copy":
+        return wanted
+    found = probe(dir_fd)
+    if wanted in (AUTO, found) or (wanted == "hardlink" and found == "reflink"):
+        return found if wanted == AUTO else wanted
+    raise StoreStateError(
+        f"this file system cannot do {wanted}",
+        expected=wanted,
+        found=found,
+        hint="Leave the strategy to bsipatch, or choose the one found.",
+    )
+
+
+def place(
+    strategy: str, old_dir: int, old_name: str, new_dir: int, new_name: str, *, private: bool
+) -> str:
+    """Brings a regular file into a generation that is being built; returns how.
+
+    `private` asks for a file of its own (its mode is about to change), so no
+    hard link is made.  Mode, times and extended attributes come along.
+    Raises OSError.
+    """
+    if strategy == "hardlink" and not private and _try_link(old_dir, old_name, new_dir, new_name):
+        return "hardlink"
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    old = os.open(old_name, flags, dir_fd=old_dir)
+    try:
+        cloned = strategy == "reflink" and _try_reflink(old, new_dir, new_name)
+        create = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        if not cloned:
+            create |= os.O_CREAT | os.O_EXCL
+        new = os.open(new_name, create, 0o600, dir_fd=new_dir)
+        try:
+            if not cloned:
+                copy_bytes(old, new)
+            copy_metadata(old, new)
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)
+    return "reflink" if cloned else "copy"
+
+
+def copy_bytes(old: int, new: int) -> None:
+    """Copies all of `old` to the (empty) `new`, inside the kernel where it can."""
+    with contextlib.suppress(OSError):
+        fast = getattr(os, "copy_file_range", None)
+        while fast is not None and fast(old, new, _CHUNK * 64):
+            pass
+    # what is left, or everything: the offset of both stands where the fast way ended
+    while data := os.read(old, _CHUNK):
+        write_all(new, data)
+
+
+def copy_metadata(old: int, new: int) -> None:
+    """Owner (where we may), mode, times and extended attributes."""
+    status = os.fstat(old)
+    keep_owner(new, status)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            for name in os.listxattr(old):
+                if name.startswith("user."):
+                    os.setxattr(new, name, os.getxattr(old, name))
+    os.fchmod(new, status.st_mode & 0o7777)
+    os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def keep_owner(fd: int, like: os.stat_result) -> None:
+    """Gives `fd` the owner of `like` when we are allowed to."""
+    mine = os.fstat(fd)
+    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, like.st_uid, like.st_gid)
+
+
+def _try_link(old_dir: int, old_name: str, new_dir: int, new_name: str) -> bool:
+    try:
+        os.link(
+            old_name, new_name, src_dir_fd=old_dir, dst_dir_fd=new_dir, follow_symlinks=False
+        )
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def _try_reflink(old: int, new_dir: int, new_name: str) -> bool:
+    """Makes `new_name` a clone of `old`; False, and nothing made, where that cannot be."""
+    if sys.platform == "darwin":
+        return _try_clonefile(old, new_dir, new_name)
+    import fcntl
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    new = os.open(new_name, flags, 0o600, dir_fd=new_dir)
+    try:
+        fcntl.ioctl(new, _FICLONE, old)
+    except OSError as error:
+        os.unlink(new_name, dir_fd=new_dir)
+        if error.errno in _CANNOT:
+            return False
+        raise
+    finally:
+        os.close(new)
+    return True
+
+
+def _try_clonefile(old: int, new_dir: int, new_name: str) -> bool:
+    """APFS; written from its manual, and run on no Mac yet (docs/store.md says so)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    clone = getattr(libc, "fclonefileat", None)
+    if clone is None:
+        return False
+    name = ctypes.c_char_p(os.fsencode(new_name))
+    if clone(ctypes.c_int(old), ctypes.c_int(new_dir), name, ctypes.c_uint32(0)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), new_name)

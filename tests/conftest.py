@@ -1,0 +1,52 @@
+"""Settings for every test: hypothesis profiles, and which marked tests can run here.
+
+HYPOTHESIS_PROFILE chooses default, ci (derandomised) or expensive.
+BSIPATCH_CORPORA names the folder of public file pairs for tests marked `corpora`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+
+settings.register_profile("default", max_examples=50, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile(
+    "ci", max_examples=100, deadline=None, derandomize=True, suppress_health_check=_QUIET
+)
+settings.register_profile(
+    "expensive", max_examples=2000, deadline=None, suppress_health_check=_QUIET
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
+)
+
+
+def corpora_folder() -> Path | None:
+    """Where the public corpora lie, when they have been fetched."""
+    named = os.environ.get("BSIPATCH_CORPORA")
+    return Path(named) if named and Path(named).is_dir() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what this machine cannot run, and says why."""
+    reasons = {
+        "root": None if os.geteuid() == 0 else "needs root",
+        "corpora": None if corpora_folder() else "needs BSIPATCH_CORPORA (see bench/corpora.py)",
+    }
+    for item in items:
+        for name, reason in reasons.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def corpora() -> Path:
+    """The folder of public file pairs."""
+    folder = corpora_folder()
+    assert folder is not None
+    return folder
