@@ -10,29 +10,27 @@
 #else
 #define PREFETCH(address) ((void)0)
 #endif
-#ifndef WEIGHT_SPREAD
-#define WEIGHT_FIRST 120000
-#define WEIGHT_SPREAD 3
-#endif
-#ifndef REFINE_BITS
-#define MAP_COUNT 4u
-#define REFINE_COUNT 6u
-#define RATE_A 2048u
-#define RATE_B 32768u
-#define REFINE_CONTEXT 1u
-#define REFINE_BITS 14u
-#endif
-
 /* Beside the caller's contexts: the byte that the match foretells is one more
  * context, the match itself one more input, and a constant the last. */
-#define INPUTS (BSPI_BYTE_CONTEXTS + 3u)
-#define INPUTS_PADDED 12u
+#define INPUTS 12u /* one more, so that they fill whole vectors */
 #define BIAS 64
+/* First weights, where k contexts know anything: FIRST / (k + SPREAD); 65536 is 1.0. */
+#define WEIGHT_FIRST 120000
+#define WEIGHT_SPREAD 3
 #define WEIGHT_MAX 131071  /* so that the mixer's sum stays within 32 bits */
 
 #define REFINE_CELLS 24u /* knots of a refinement curve, 128 stretched units apart */
+#define REFINE_BITS 12u  /* at most, log2 of the curves chosen by a context */
+#define REFINE_CONTEXT 1u
+/* Adaptive words start as if seen this often and slow down until seen LIMIT times. */
+#define REFINE_COUNT 6u
 #define REFINE_LIMIT 127u
+#define MAP_COUNT 6u
 #define MAP_LIMIT 255u
+
+/* The mixer learns four times and twice as fast for the first bytes. */
+#define FAST_UNTIL 2048u
+#define BRISK_UNTIL 32768u
 
 #define MATCH_MIN 6u       /* bytes that must agree before a match is believed */
 #define MATCH_VERIFY 40u   /* bytes compared at most when one is found */
@@ -53,12 +51,13 @@ struct bspi_byte_model {
     uint32_t refine_bits;    /* curves of the second refinement, log2 */
     bspi_logistic logistic;
     bspi_histories histories;
-    uint32_t maps[BSPI_BYTE_CONTEXTS + 1][256]; /* what each history was followed by */
-    uint32_t match_map[MATCH_CLASSES];          /* how often a match was right */
-    line *tables[BSPI_BYTE_CONTEXTS + 1];
+    bspi_adaptive maps[BSPI_BYTE_CONTEXTS + 1][256]; /* what each history was followed by */
+    bspi_adaptive match_map[MATCH_CLASSES];          /* how often a match was right */
+    void *block;             /* of the tables */
+    line *tables[BSPI_BYTE_CONTEXTS + 1]; /* aligned to four lines */
     int32_t *weights;        /* by selector, contexts known, kind of match */
-    uint32_t *refine_selector;
-    uint32_t *refine_context;
+    bspi_adaptive *refine_selector;
+    bspi_adaptive *refine_context;
     uint8_t *past;           /* ring of 2^match_bits bytes */
     uint32_t *index;         /* hash of the last bytes -> place in the ring */
     uint32_t place;          /* in the ring, of the next byte */
@@ -69,25 +68,6 @@ struct bspi_byte_model {
     uint64_t coded;          /* bytes so far */
     uint64_t recent;         /* the last eight of them */
 };
-
-/* An adaptive probability in one word: 24 bits of p, 8 of the count. */
-static uint32_t word_of(uint32_t p24, uint32_t count) {
-    return p24 << 8 | count;
-}
-
-static inline void adapt(uint32_t *word, unsigned bit, uint32_t limit) {
-    uint32_t count = *word & 255, p = *word >> 8, rate = bspi_rates[count];
-    if (bit)
-        p += (uint32_t)((uint64_t)((UINT32_C(1) << 24) - 1 - p) * rate >> 16);
-    else
-        p -= (uint32_t)((uint64_t)p * rate >> 16);
-    *word = p << 8 | (count < limit ? count + 1 : count);
-}
-
-/* v / 2^shift rounded down, also below zero. */
-static inline int32_t shift_down(int32_t v, unsigned shift) {
-    return v >= 0 ? v >> shift : ~(~v >> shift);
-}
 
 static inline uint32_t scramble(uint32_t hash) {
     return hash * UINT32_C(0x9E3779B1);
@@ -102,7 +82,7 @@ bspi_byte_options bspi_byte_options_for(uint32_t contexts, uint32_t selectors, u
     return (bspi_byte_options){
         .contexts = contexts,
         .selectors = selectors,
-        .table_bits = BSPI_MIN(bits + 1, 18),
+        .table_bits = BSPI_MIN(bits, 17),
         .match_bits = BSPI_MAX(bits, 8),
     };
 }
@@ -119,10 +99,10 @@ static uint32_t index_bits(const bspi_byte_model *model) {
     return model->options.match_bits - 2;
 }
 
-static void init_curves(const bspi_byte_model *model, uint32_t *cells, size_t curves) {
+static void init_curves(const bspi_byte_model *model, bspi_adaptive *cells, size_t curves) {
     for (size_t i = 0; i < curves * REFINE_CELLS; i++) {
         int32_t x = ((int32_t)(i % REFINE_CELLS) - BSPI_STRETCH_MAX / 128) * 128;
-        cells[i] = word_of(bspi_squash(&model->logistic, x) << 8, REFINE_COUNT);
+        cells[i] = bspi_adaptive_of((uint16_t)bspi_squash(&model->logistic, x), REFINE_COUNT);
     }
 }
 
@@ -131,32 +111,35 @@ static void init_maps(bspi_byte_model *model) {
         uint32_t zeros = model->histories.zeros[s], ones = model->histories.ones[s];
         uint32_t p = ((ones * 5 + 2) << 16) / ((zeros + ones) * 5 + 4);
         for (uint32_t i = 0; i < model->slots; i++)
-            model->maps[i][s] = word_of(p << 8, MAP_COUNT);
+            model->maps[i][s] = bspi_adaptive_of((uint16_t)p, MAP_COUNT);
     }
     for (unsigned i = 0; i < MATCH_CLASSES; i++)
-        model->match_map[i] = word_of(UINT32_C(11744051), 0); /* 0.7 */
+        model->match_map[i] = bspi_adaptive_of(45875, 0); /* 0.7 */
 }
 
 static bool allocate(bspi_byte_model *model) {
     const bspi_byte_options *options = &model->options;
     size_t sets = (size_t)options->selectors * (model->slots + 1) * 3;
     size_t curves = (size_t)options->selectors * 512;
-    for (uint32_t i = 0; i < model->slots; i++) {
-        uint32_t bits = i + 1 < model->slots ? options->table_bits : model->expected_bits;
-        model->tables[i] = bspi_alloc(model->heap, (size_t)1 << bits, sizeof(line), true);
-        if (model->tables[i] == NULL)
-            return false;
-    }
-    model->weights = bspi_alloc(model->heap, sets * INPUTS_PADDED, sizeof(int32_t), false);
+    size_t lines = (size_t)1 << options->table_bits;
+    size_t total = lines * options->contexts + ((size_t)1 << model->expected_bits);
+    model->block = bspi_alloc(model->heap, total + 4, sizeof(line), true);
+    if (model->block == NULL)
+        return false;
+    uintptr_t past_edge = (uintptr_t)model->block & 63;
+    line *first = (line *)((uint8_t *)model->block + (past_edge != 0 ? 64 - past_edge : 0));
+    for (uint32_t i = 0; i < model->slots; i++)
+        model->tables[i] = first + i * lines;
+    model->weights = bspi_alloc(model->heap, sets * INPUTS, sizeof(int32_t), false);
     model->refine_selector =
         bspi_alloc(model->heap, curves * REFINE_CELLS, sizeof(uint32_t), false);
     model->refine_context = bspi_alloc(
         model->heap, REFINE_CELLS * ((size_t)1 << model->refine_bits), sizeof(uint32_t), false);
     if (model->weights == NULL || model->refine_selector == NULL || model->refine_context == NULL)
         return false;
-    for (size_t i = 0; i < sets * INPUTS_PADDED; i++) {
+    for (size_t i = 0; i < sets * INPUTS; i++) {
         /* The fewer contexts know anything, the more each is believed. */
-        int32_t known = (int32_t)(i / (3 * INPUTS_PADDED) % (model->slots + 1));
+        int32_t known = (int32_t)(i / (3 * INPUTS) % (model->slots + 1));
         model->weights[i] = WEIGHT_FIRST / (known + WEIGHT_SPREAD);
     }
     init_curves(model, model->refine_selector, curves);
@@ -192,8 +175,7 @@ bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *o
 void bspi_byte_model_free(bspi_byte_model *model) {
     if (model == NULL)
         return;
-    for (uint32_t i = 0; i < model->slots; i++)
-        bspi_free(model->heap, model->tables[i]);
+    bspi_free(model->heap, model->block);
     bspi_free(model->heap, model->weights);
     bspi_free(model->heap, model->refine_selector);
     bspi_free(model->heap, model->refine_context);
@@ -318,7 +300,7 @@ static void find_lines(bspi_byte_model *model, byte_pass *pass, uint32_t partial
 }
 
 /* One bit of one refinement curve: its opinion, and the cell to teach. */
-static inline uint32_t refine(uint32_t *curve, int32_t x, uint32_t **cell) {
+static inline uint32_t refine(bspi_adaptive *curve, int32_t x, bspi_adaptive **cell) {
     uint32_t at = (uint32_t)(x + BSPI_STRETCH_MAX);
     uint32_t knot = at >> 7, part = at & 127;
     *cell = &curve[knot + (part >= 64)];
@@ -329,7 +311,7 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
                          uint32_t node, unsigned place, unsigned bit) {
     uint32_t slots = model->slots;
     const bspi_logistic *logistic = &model->logistic;
-    int32_t inputs[INPUTS_PADDED] = {0};
+    int32_t inputs[INPUTS] = {0};
     uint8_t *states[BSPI_BYTE_CONTEXTS + 1];
     uint32_t known = 0;
     for (uint32_t i = 0; i < slots; i++) {
@@ -350,16 +332,16 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
     }
     inputs[slots + 1] = BIAS;
 
-    int32_t *weights = model->weights + INPUTS_PADDED * ((pass->selector * (slots + 1) + known) * 3 +
+    int32_t *weights = model->weights + INPUTS * ((pass->selector * (slots + 1) + known) * 3 +
                                                   match_kind);
     int32_t sum = 0;
-    for (unsigned i = 0; i < INPUTS_PADDED; i++)
+    for (unsigned i = 0; i < INPUTS; i++)
         sum += inputs[i] * weights[i];
-    int32_t x = shift_down(sum, 16);
+    int32_t x = bspi_shift_down(sum, 16);
     x = BSPI_MAX(BSPI_MIN(x, BSPI_STRETCH_MAX), -BSPI_STRETCH_MAX);
     uint32_t mixed = bspi_squash(logistic, x);
 
-    uint32_t *cells[2];
+    bspi_adaptive *cells[2];
     uint32_t curve = (pass->selector * 2 + (match_kind == 2)) * 256 + partial;
     uint32_t hashed = (pass->refine_hash ^ scramble(partial)) >> (32 - model->refine_bits);
     uint32_t p = 2 * mixed + refine(model->refine_selector + curve * REFINE_CELLS, x, &cells[0]);
@@ -372,19 +354,19 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
         bit = bspi_decoder_bit(pass->decoder, (uint16_t)p);
 
     int32_t error = (int32_t)(bit << 16) - (int32_t)mixed;
-    unsigned shift = model->coded < RATE_A ? 14 : model->coded < RATE_B ? 15 : 16;
-    for (unsigned i = 0; i < INPUTS_PADDED; i++) {
-        int32_t weight = weights[i] + shift_down(inputs[i] * error + (1 << (shift - 1)), shift);
+    unsigned shift = model->coded < FAST_UNTIL ? 14 : model->coded < BRISK_UNTIL ? 15 : 16;
+    for (unsigned i = 0; i < INPUTS; i++) {
+        int32_t weight = weights[i] + bspi_shift_down(inputs[i] * error + (1 << (shift - 1)), shift);
         weights[i] = BSPI_MAX(BSPI_MIN(weight, WEIGHT_MAX), -WEIGHT_MAX);
     }
     for (uint32_t i = 0; i < slots; i++) {
-        adapt(&model->maps[i][*states[i]], bit, MAP_LIMIT);
+        bspi_adapt(&model->maps[i][*states[i]], bit, MAP_LIMIT);
         *states[i] = model->histories.next[*states[i]][bit];
     }
     if (match_kind != 0)
-        adapt(&model->match_map[pass->match_class], bit == expected_bit, MAP_LIMIT);
-    adapt(cells[0], bit, REFINE_LIMIT);
-    adapt(cells[1], bit, REFINE_LIMIT);
+        bspi_adapt(&model->match_map[pass->match_class], bit == expected_bit, MAP_LIMIT);
+    bspi_adapt(cells[0], bit, REFINE_LIMIT);
+    bspi_adapt(cells[1], bit, REFINE_LIMIT);
     return bit;
 }
 

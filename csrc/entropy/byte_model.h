@@ -25,16 +25,16 @@
 
 typedef struct bspi_byte_options {
     uint32_t contexts;   /* 1 to BSPI_BYTE_CONTEXTS, hashes per byte */
-    uint32_t selectors;  /* 1 to BSPI_BYTE_SELECTORS, sets of mixer weights; 50 KB each */
+    uint32_t selectors;  /* 1 to BSPI_BYTE_SELECTORS, sets of mixer weights; 60 KB each */
     uint32_t table_bits; /* 4 to 22: each context has 2^table_bits lines of 16 bytes */
-    uint32_t match_bits; /* 8 to 24: 2^match_bits bytes are remembered, and as many again are
-                            used to find them; 0 turns the match model off */
+    uint32_t match_bits; /* 8 to 24: 2^match_bits bytes are remembered, and as many again
+                            serve to find them; 0 turns the match model off */
 } bspi_byte_options;
 
 typedef struct bspi_byte_model bspi_byte_model;
 
-/* table_bits and match_bits that suit a stream of `len` bytes: some 2 KB of
- * tables for a tiny one, 4 MB a context for a long one. */
+/* table_bits and match_bits that suit a stream of `len` bytes: under half
+ * a megabyte for a tiny one, 2 MB a context and 4 bytes a byte for a long one. */
 bspi_byte_options bspi_byte_options_for(uint32_t contexts, uint32_t selectors, uint64_t len);
 
 /* NULL when memory is refused or an option is out of its range. */

@@ -30,4 +30,9 @@ static inline uint32_t bspi_squash(const bspi_logistic *tables, int32_t x) {
     return tables->squash[x + BSPI_STRETCH_MAX];
 }
 
+/* v / 2^shift rounded down, also below zero. */
+static inline int32_t bspi_shift_down(int32_t v, unsigned shift) {
+    return v >= 0 ? v >> shift : ~(~v >> shift);
+}
+
 #endif

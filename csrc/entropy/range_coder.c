@@ -158,8 +158,6 @@ uint32_t bspi_bit_cost(uint16_t p, unsigned bit) {
 
 /* --- the adaptive bit --- */
 
-#define P_ONE (UINT32_C(1) << 24)
-
 const uint16_t bspi_rates[256] = {
     43691, 26214, 18725, 14564, 11916, 10082, 8738, 7710, 6899, 6242, 5699, 5243,
     4855, 4520, 4228, 3972, 3745, 3542, 3361, 3197, 3048, 2913, 2789, 2675,
@@ -186,33 +184,21 @@ const uint16_t bspi_rates[256] = {
 };
 
 void bspi_bit_init(bspi_bit *model, uint16_t p, uint8_t limit) {
-    model->p = (uint32_t)(p == 0 ? 1 : p) << 8;
-    model->count = 0;
+    model->word = bspi_adaptive_of(p, 0);
     model->limit = limit;
 }
 
 uint16_t bspi_bit_p(const bspi_bit *model) {
-    uint32_t p = model->p >> 8;
-    return (uint16_t)(p == 0 ? 1 : p);
-}
-
-void bspi_bit_update(bspi_bit *model, unsigned bit) {
-    uint32_t rate = bspi_rates[model->count];
-    if (bit)
-        model->p += (uint32_t)((uint64_t)(P_ONE - model->p) * rate >> 16);
-    else
-        model->p -= (uint32_t)((uint64_t)model->p * rate >> 16);
-    if (model->count < model->limit)
-        model->count++;
+    return bspi_adaptive_p(model->word);
 }
 
 void bspi_bit_encode(bspi_bit *model, bspi_encoder *encoder, unsigned bit) {
     bspi_encoder_bit(encoder, bspi_bit_p(model), bit);
-    bspi_bit_update(model, bit);
+    bspi_adapt(&model->word, bit, model->limit);
 }
 
 unsigned bspi_bit_decode(bspi_bit *model, bspi_decoder *decoder) {
     unsigned bit = bspi_decoder_bit(decoder, bspi_bit_p(model));
-    bspi_bit_update(model, bit);
+    bspi_adapt(&model->word, bit, model->limit);
     return bit;
 }

@@ -55,24 +55,47 @@ bool bspi_decoder_done(const bspi_decoder *decoder);
 /* What coding `bit` at probability p costs, in 1/256 bits. */
 uint32_t bspi_bit_cost(uint16_t p, unsigned bit);
 
-/* A bit whose probability is learnt: the nth observation moves the estimate by
- * 1/(n + 1.5) of the error, until n reaches `limit`, where the rate stays. A
- * high limit suits columns that do not change, a low one those that do. */
+/* 65536 / (n + 1.5), rounded. */
+extern const uint16_t bspi_rates[256];
+
+/* A probability that is learnt: the chance of a 1 in its high 24 bits, how often
+ * it was corrected in its low 8.  The nth observation moves the estimate by
+ * 1/(n + 1.5) of the error, until n reaches a limit, where the rate stays.  A
+ * high limit suits what never changes, a low one what does. */
+typedef uint32_t bspi_adaptive;
+
+#define BSPI_ADAPTIVE_HALF (UINT32_C(1) << 31) /* knows nothing */
+
+static inline bspi_adaptive bspi_adaptive_of(uint16_t p, uint8_t count) {
+    return (uint32_t)p << 16 | count;
+}
+
+static inline uint16_t bspi_adaptive_p(bspi_adaptive word) {
+    uint32_t p = word >> 16;
+    return (uint16_t)(p == 0 ? 1 : p);
+}
+
+static inline void bspi_adapt(bspi_adaptive *word, unsigned bit, uint32_t limit) {
+    uint32_t count = *word & 255, p = *word >> 8, rate = bspi_rates[count];
+    if (bit)
+        p += (uint32_t)((uint64_t)((UINT32_C(1) << 24) - 1 - p) * rate >> 16);
+    else
+        p -= (uint32_t)((uint64_t)p * rate >> 16);
+    *word = p << 8 | (count < limit ? count + 1 : count);
+}
+
+/* A flag with such a probability.  One that hardly ever changes costs next to
+ * nothing: some 0.00002 bits in the long run. */
 typedef struct bspi_bit {
-    uint32_t p;    /* of a 1, in 2^-24; 1 to 2^24 - 1 */
-    uint8_t count; /* observations, up to limit */
+    bspi_adaptive word;
     uint8_t limit;
 } bspi_bit;
 
 #define BSPI_BIT_LIMIT 255u
 
-/* 65536 / (n + 1.5), rounded. */
-extern const uint16_t bspi_rates[256];
-
 /* p: the first guess; 32768 when nothing is known. */
 void bspi_bit_init(bspi_bit *model, uint16_t p, uint8_t limit);
 uint16_t bspi_bit_p(const bspi_bit *model);
-void bspi_bit_update(bspi_bit *model, unsigned bit);
 void bspi_bit_encode(bspi_bit *model, bspi_encoder *encoder, unsigned bit);
 unsigned bspi_bit_decode(bspi_bit *model, bspi_decoder *decoder);
 

@@ -9,6 +9,7 @@
  * nothing beyond, a section may be scanned in pieces with the same result.
  */
 #include "../common/bytes.h"
+#include "arm64_access.h"
 #include "image.h"
 
 /* Instructions that an ADRP's page may be used for.  Measured on pairs of builds:
@@ -24,7 +25,7 @@
 
 /* What to do with an instruction, by its top byte. */
 enum {
-    _ = 0, /* writes no general register, names no address */
+    N = 0, /* writes no general register, names no address */
     A,     /* ADD immediate, 64 bits */
     B,     /* B */
     C,     /* BL */
@@ -45,22 +46,22 @@ enum {
 };
 
 static const uint8_t classes[256] = {
-    _, _, _, _, _, _, _, _, X, X, D, D, V, V, F, _, /* 00 */
-    P, D, D, D, B, B, B, B, L, M, D, D, L, _, F, _, /* 10 */
-    _, _, _, _, _, _, _, _, G, G, D, D, G, G, _, _, /* 20 */
-    P, D, D, D, J, J, T, T, M, U, K, D, M, U, _, _, /* 30 */
-    _, _, _, _, _, _, _, _, X, X, D, D, V, V, F, _, /* 40 */
-    P, D, D, D, J, _, _, _, L, M, D, D, L, _, _, _, /* 50 */
-    _, _, _, _, _, _, _, _, G, G, D, D, G, G, _, _, /* 60 */
-    P, D, D, D, _, _, _, _, M, U, K, D, M, U, _, _, /* 70 */
-    _, _, _, _, _, _, _, _, X, X, D, D, V, V, _, _, /* 80 */
-    P, A, D, D, C, C, C, C, L, M, D, D, L, _, F, _, /* 90 */
-    _, _, _, _, _, _, _, _, G, G, D, D, G, G, _, _, /* A0 */
-    P, D, D, D, J, J, T, T, M, U, K, D, M, U, _, _, /* B0 */
-    _, _, _, _, _, _, _, _, X, X, D, D, V, V, _, _, /* C0 */
-    P, D, D, D, _, S, R, R, L, M, D, D, _, _, _, _, /* D0 */
-    _, _, _, _, _, _, _, _, G, G, D, D, G, G, _, _, /* E0 */
-    P, D, D, D, _, _, _, _, M, U, K, D, M, U, _, _, /* F0 */
+    N, N, N, N, N, N, N, N, X, X, D, D, V, V, F, N, /* 00 */
+    P, D, D, D, B, B, B, B, L, M, D, D, L, N, F, N, /* 10 */
+    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* 20 */
+    P, D, D, D, J, J, T, T, M, U, K, D, M, U, N, N, /* 30 */
+    N, N, N, N, N, N, N, N, X, X, D, D, V, V, F, N, /* 40 */
+    P, D, D, D, J, N, N, N, L, M, D, D, L, N, N, N, /* 50 */
+    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* 60 */
+    P, D, D, D, N, N, N, N, M, U, K, D, M, U, N, N, /* 70 */
+    N, N, N, N, N, N, N, N, X, X, D, D, V, V, N, N, /* 80 */
+    P, A, D, D, C, C, C, C, L, M, D, D, L, N, F, N, /* 90 */
+    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* A0 */
+    P, D, D, D, J, J, T, T, M, U, K, D, M, U, N, N, /* B0 */
+    N, N, N, N, N, N, N, N, X, X, D, D, V, V, N, N, /* C0 */
+    P, D, D, D, N, S, R, R, L, M, D, D, N, N, N, N, /* D0 */
+    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* E0 */
+    P, D, D, D, N, N, N, N, M, U, K, D, M, U, N, N, /* F0 */
 };
 
 /* How to step over an instruction, by its top ten bits.  The low three bits are
@@ -100,18 +101,6 @@ typedef struct scan {
     uint8_t plans[PLAN_COUNT];
 } scan;
 
-/* log2 of the bytes moved by a load or store, -1 for unallocated encodings. */
-static int access_scale(uint32_t word) {
-    unsigned size = word >> 30;
-    unsigned opc = word >> 22 & 3;
-    if (word >> 26 & 1) {
-        if (opc < 2)
-            return (int)size;
-        return size == 0 ? 4 : -1;
-    }
-    return size >= 2 && opc == 3 ? -1 : (int)size;
-}
-
 /* True when a load or store of a single register puts something in Rt. */
 static bool loads_register(uint32_t word) {
     unsigned opc = word >> 22 & 3;
@@ -147,7 +136,7 @@ static uint8_t plan_of(uint32_t word) {
     case T:
         return PLAN_KEEP | BSPI_REF_A64_B14;
     case U:
-        if (access_scale(word) < 0)
+        if (bspi_arm64_access_scale(word) < 0)
             return PLAN_KEEP;
         return loads_register(word) ? PLAN_CONSUMER : PLAN_CONSUMER | PLAN_KEEP;
     case F:
@@ -264,7 +253,7 @@ static void consume(scan *s, uint64_t at, uint32_t word, bool report) {
     if ((reg <= 17 || reg == 30) && s->until[reg] - WINDOW_BYTES <= s->last_call)
         return;
     bool add = word >> 24 == 0x91;
-    uint64_t low = (word >> 10 & PAGE_MASK) << (add ? 0 : access_scale(word));
+    uint64_t low = (word >> 10 & PAGE_MASK) << (add ? 0 : bspi_arm64_access_scale(word));
     if (low > PAGE_MASK)
         return;
     uint64_t page = s->page[reg];

@@ -3,9 +3,6 @@
 #include "../common/bytes.h"
 #include "image.h"
 
-#pragma weak bspi_arm64_refs
-#pragma weak bspi_x86_64_refs
-
 /* A code reference that leads further than this from everything the image maps
  * is taken for data that looks like code. */
 #define TARGET_SLACK 4096u
@@ -87,9 +84,9 @@ static void find_code_refs(const bspi_file *file, const bspi_image *image, uint6
         uint64_t from = BSPI_MAX(begin, s->file_off) - s->file_off;
         uint64_t to = BSPI_MIN(end, s->file_off + s->file_size) - s->file_off;
         const uint8_t *code = file->data + s->file_off;
-        if (image->arch == BSPI_ARCH_ARM64 && bspi_arm64_refs != NULL)
+        if (image->arch == BSPI_ARCH_ARM64)
             bspi_arm64_refs(code, s->file_size, from, to, s->addr, s->file_off, refs);
-        else if (image->arch == BSPI_ARCH_X86_64 && bspi_x86_64_refs != NULL)
+        else if (image->arch == BSPI_ARCH_X86_64)
             bspi_x86_64_refs(code, s->file_size, from, to, s->addr, s->file_off, refs);
     }
 }

@@ -268,6 +268,12 @@ static bool read_image(bspi_elf *elf) {
     for (size_t i = 0; i < elf->section_count; i++)
         if (elf->sections[i].whole && !table_refs(elf, &elf->sections[i]))
             return false;
+    for (size_t i = 0; i < elf->image->section_count; i++) {
+        const bspi_section *section = &elf->image->sections[i];
+        if (section->role == BSPI_ROLE_CODE &&
+            !bspi_jump_table_refs(elf->file, elf->image, section))
+            return false;
+    }
     return true;
 }
 

@@ -4,7 +4,6 @@
 
 #include "../common/bytes.h"
 #include "sort.h"
-#include "tables.h"
 
 #define MACHO_MAGIC_64 0xFEEDFACFu
 #define ELF_MAGIC 0x464C457Fu
@@ -293,17 +292,6 @@ bool bspi_addr_to_off(const bspi_image *image, uint64_t addr, uint64_t len, uint
 
 /* --- a whole file --- */
 
-static bool finish_image(bspi_file *file, bspi_image *image) {
-    bspi_image_finish(image); /* the search for jump tables looks addresses up */
-    for (size_t i = 0; i < image->section_count; i++) {
-        const bspi_section *section = &image->sections[i];
-        if (section->role == BSPI_ROLE_CODE && !bspi_jump_table_refs(file, image, section))
-            return false;
-    }
-    bspi_image_finish(image);
-    return true;
-}
-
 bsp_status bspi_file_parse(bspi_heap *heap, const uint8_t *data, uint64_t size, bspi_file *file,
                            bsp_fault *fault) {
     bspi_file parsed = {.heap = heap, .data = data, .size = size};
@@ -313,12 +301,12 @@ bsp_status bspi_file_parse(bspi_heap *heap, const uint8_t *data, uint64_t size, 
         ok = bspi_macho_parse(&parsed);
     else if (magic == ELF_MAGIC)
         ok = bspi_elf_parse(&parsed);
-    for (size_t i = 0; i < parsed.image_count && ok; i++)
-        ok = finish_image(&parsed, &parsed.images[i]);
     if (!ok) {
         bspi_file_free(&parsed);
         return bspi_nomem(heap, fault, "image");
     }
+    for (size_t i = 0; i < parsed.image_count; i++)
+        bspi_image_finish(&parsed.images[i]);
     *file = parsed;
     return BSP_OK;
 }

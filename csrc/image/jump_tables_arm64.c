@@ -17,6 +17,7 @@
 #define REACH_TABLE 512u /* may be hoisted out of a loop */
 #define REACH_PAGE 16u
 #define REACH_CHECK 32u
+#define NARROW_MAX 64u
 
 typedef struct scan {
     const uint8_t *code;
@@ -75,12 +76,19 @@ static bool find_address(const scan *s, uint64_t from, uint64_t reach, unsigned 
     return true;
 }
 
-/* The bounds check of register `index_reg` before the load at `from`: CMP with
- * an immediate, B.HI or B.LS after it. */
+/* The bounds check before the load at `from`: CMP of the index register with an
+ * immediate and B.HI or B.LS somewhere after it; or else, as the index is often
+ * a copy, the nearest such pair of any register. */
 static void find_count(const scan *s, uint64_t from, unsigned index_reg, bspi_jump_table *table) {
-    uint64_t cmp, branch;
-    if (!look_back(s, from, REACH_CHECK, 0x7FC003FF, 0x7100001F | index_reg << 5, &cmp) ||
-        !look_back(s, from, from - cmp, 0xFF00001E, 0x54000008, &branch))
+    uint64_t cmp, branch, stop = from > REACH_CHECK ? from - REACH_CHECK : 0;
+    bool found = look_back(s, from, REACH_CHECK, 0x7FC003FF, 0x7100001F | index_reg << 5, &cmp) &&
+                 look_back(s, from, from - cmp, 0xFF00001E, 0x54000008, &branch);
+    for (uint64_t i = from; !found && i-- > stop;) {
+        found = (word(s, i) & 0x7FC0001F) == 0x7100001F &&
+                (word(s, i + 1) & 0xFF00001E) == 0x54000008;
+        cmp = i;
+    }
+    if (!found)
         return;
     uint32_t count = (word(s, cmp) >> 10 & 0xFFF) + 1;
     table->count = BSPI_MIN(count, BSPI_JUMP_TABLE_MAX);
@@ -135,6 +143,9 @@ static bool recognise(const scan *s, uint64_t br, bspi_jump_table *table) {
         return false;
     }
     find_count(s, load, rm(word(s, load)), table);
+    /* Any byte is a plausible narrow entry, so do not run on for long. */
+    if (!table->counted && table->kind != BSPI_REF_BASE32)
+        table->count = NARROW_MAX;
     return true;
 }
 

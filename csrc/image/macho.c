@@ -383,6 +383,11 @@ static bool read_tables(slice *s) {
         if (p->read != NULL && !p->read(file, image, &p->section))
             return false;
     }
+    for (size_t i = 0; i < image->section_count; i++) {
+        const bspi_section *section = &image->sections[i];
+        if (section->role == BSPI_ROLE_CODE && !bspi_jump_table_refs(file, image, section))
+            return false;
+    }
     return bspi_chained_fixups_refs(&s->macho, s->fixups.off, s->fixups.size) &&
            bspi_rebase_refs(&s->macho, s->rebase.off, s->rebase.size) &&
            bspi_data_in_code_refs(&s->macho, s->data_in_code.off, s->data_in_code.size) &&
@@ -415,6 +420,7 @@ static bool read_slice(bspi_file *file, uint64_t begin, uint64_t size) {
     ok = ok && add_sections(s);
     if (ok) {
         image->base_addr = base_addr(s);
+        bspi_image_finish(image); /* the search for jump tables looks addresses up */
         ok = read_tables(s);
     }
     bspi_free(file->heap, s->pieces);

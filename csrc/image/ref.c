@@ -4,6 +4,7 @@
 
 #include "../common/bytes.h"
 #include "../common/memory.h"
+#include "arm64_access.h"
 
 #define PAGE_MASK UINT64_C(0xfff)
 
@@ -29,7 +30,7 @@ typedef struct layout {
 #define AUTH_BIT (UINT64_C(1) << 63)
 
 /* ADR and ADRP split their number in two and B19, LIT19 and LDST12 have more
- * to check: see split_number, opcode_ok and access_scale. */
+ * to check: see get_number, opcode_ok and scale_of. */
 static const layout layouts[] = {
     [BSPI_REF_A64_B26] = {0x7C000000, 0x14000000, 4, 0, 26, 2, 1, FROM_SITE},
     [BSPI_REF_A64_B19] = {0, 0, 4, 5, 19, 2, 1, FROM_SITE},
@@ -125,19 +126,6 @@ static uint64_t put_number(uint8_t kind, const layout *l, uint64_t field, uint64
     return (field & ~(mask << l->shift)) | (number & mask) << l->shift;
 }
 
-/* log2 of the bytes that a load or store with unsigned offset moves; its
- * offset counts in those.  -1 for the encodings that are unallocated. */
-static int access_scale(uint32_t word) {
-    unsigned size = word >> 30;
-    unsigned opc = word >> 22 & 3;
-    if (word >> 26 & 1) {
-        if (opc < 2)
-            return (int)size;
-        return size == 0 ? 4 : -1;
-    }
-    return size >= 2 && opc == 3 ? -1 : (int)size;
-}
-
 /* Whether `field` is a field of `kind` at all. */
 static bool opcode_ok(uint8_t kind, const layout *l, uint64_t field) {
     if ((field & l->mask) != l->match)
@@ -148,7 +136,7 @@ static bool opcode_ok(uint8_t kind, const layout *l, uint64_t field) {
     case BSPI_REF_A64_LIT19:
         return (field & 0xC4000000) != 0xC4000000; /* no such SIMD size */
     case BSPI_REF_A64_LDST12:
-        return access_scale((uint32_t)field) >= 0;
+        return bspi_arm64_access_scale((uint32_t)field) >= 0;
     case BSPI_REF_CHAIN_BIND:
         return (field & (AUTH_BIT | BIND_BIT)) != 0;
     default:
@@ -158,7 +146,7 @@ static bool opcode_ok(uint8_t kind, const layout *l, uint64_t field) {
 
 static unsigned scale_of(uint8_t kind, const layout *l, uint64_t field) {
     if (kind == BSPI_REF_A64_LDST12)
-        return (unsigned)access_scale((uint32_t)field);
+        return (unsigned)bspi_arm64_access_scale((uint32_t)field);
     return l->scale;
 }
 

@@ -29,14 +29,12 @@ typedef enum bspi_x64_other {
     BSPI_X64_MOFFS = 10, /* A0 to A3: an address in full */
     BSPI_X64_MOV = 11,   /* B8 to BF: immediate of the operand's full size */
     BSPI_X64_ENTER = 12, /* 2-byte and 1-byte immediate */
-    BSPI_X64_TEST = 13,  /* F6, F7: an immediate for /0 and /1 alone */
-    BSPI_X64_STORE = 14, /* C6, C7: /0, or XABORT and XBEGIN */
-    BSPI_X64_GROUP = 15  /* FE, FF: some of /0 to /7 are undefined */
+    BSPI_X64_GROUP = 13  /* depends on the ModRM byte: immediate, or undefined */
 } bspi_x64_other;
 
 /* Short names for the tables below. */
 enum {
-    _ = 0,
+    n = 0,
     m = BSPI_X64_MODRM,
     mb = BSPI_X64_MODRM | BSPI_X64_BYTE,
     mz = BSPI_X64_MODRM | BSPI_X64_SIZED,
@@ -58,8 +56,6 @@ enum {
     MO = BSPI_X64_OTHER | BSPI_X64_MOFFS,
     MI = BSPI_X64_OTHER | BSPI_X64_MOV,
     EN = BSPI_X64_OTHER | BSPI_X64_ENTER,
-    TS = BSPI_X64_OTHER | BSPI_X64_TEST,
-    ST = BSPI_X64_OTHER | BSPI_X64_STORE,
     GR = BSPI_X64_OTHER | BSPI_X64_GROUP
 };
 
@@ -69,34 +65,34 @@ static const uint8_t bspi_x64_one_byte[256] = {
     m,  m,  m,  m,  b,  z,  PF, XX, m,  m,  m,  m,  b,  z,  PF, XX, /* 20 */
     m,  m,  m,  m,  b,  z,  PF, XX, m,  m,  m,  m,  b,  z,  PF, XX, /* 30 */
     RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, RX, /* 40 */
-    _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  /* 50 */
-    XX, XX, EV, m,  PF, PF, SZ, AD, z,  mz, b,  mb, _,  _,  _,  _,  /* 60 */
+    n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  /* 50 */
+    XX, XX, EV, m,  PF, PF, SZ, AD, z,  mz, b,  mb, n,  n,  n,  n,  /* 60 */
     j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, j1, /* 70 */
     mb, mz, XX, mb, m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  XO, /* 80 */
-    _,  _,  _,  _,  _,  _,  _,  _,  _,  _,  XX, _,  _,  _,  _,  _,  /* 90 */
-    MO, MO, MO, MO, _,  _,  _,  _,  b,  z,  _,  _,  _,  _,  _,  _,  /* A0 */
+    n,  n,  n,  n,  n,  n,  n,  n,  n,  n,  XX, n,  n,  n,  n,  n,  /* 90 */
+    MO, MO, MO, MO, n,  n,  n,  n,  b,  z,  n,  n,  n,  n,  n,  n,  /* A0 */
     b,  b,  b,  b,  b,  b,  b,  b,  MI, MI, MI, MI, MI, MI, MI, MI, /* B0 */
-    mb, mb, w,  _,  V3, V2, ST, ST, EN, _,  w,  _,  _,  b,  XX, _,  /* C0 */
-    m,  m,  m,  m,  XX, XX, XX, _,  m,  m,  m,  m,  m,  m,  m,  m,  /* D0 */
-    j1, j1, j1, j1, b,  b,  b,  b,  j4, j4, XX, j1, _,  _,  _,  _,  /* E0 */
-    PF, _,  PF, PF, _,  _,  TS, TS, _,  _,  _,  _,  _,  _,  GR, GR, /* F0 */
+    mb, mb, w,  n,  V3, V2, GR, GR, EN, n,  w,  n,  n,  b,  XX, n,  /* C0 */
+    m,  m,  m,  m,  XX, XX, XX, n,  m,  m,  m,  m,  m,  m,  m,  m,  /* D0 */
+    j1, j1, j1, j1, b,  b,  b,  b,  j4, j4, XX, j1, n,  n,  n,  n,  /* E0 */
+    PF, n,  PF, PF, n,  n,  GR, GR, n,  n,  n,  n,  n,  n,  GR, GR, /* F0 */
 };
 
 /* 0F 38 and 0F 3A are taken out before this table is asked. */
 static const uint8_t bspi_x64_two_byte[256] = {
-    m,  m,  m,  m,  XX, _,  _,  _,  _,  _,  XX, _,  XX, m,  _,  mb, /* 00 */
+    m,  m,  m,  m,  XX, n,  n,  n,  n,  n,  XX, n,  XX, m,  n,  mb, /* 00 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* 10 */
     m,  m,  m,  m,  XX, XX, XX, XX, m,  m,  m,  m,  m,  m,  m,  m,  /* 20 */
-    _,  _,  _,  _,  _,  _,  XX, _,  XX, XX, XX, XX, XX, XX, XX, XX, /* 30 */
+    n,  n,  n,  n,  n,  n,  XX, n,  XX, XX, XX, XX, XX, XX, XX, XX, /* 30 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* 40 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* 50 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* 60 */
-    mb, mb, mb, mb, m,  m,  m,  _,  m,  m,  XX, XX, m,  m,  m,  m,  /* 70 */
+    mb, mb, mb, mb, m,  m,  m,  n,  m,  m,  XX, XX, m,  m,  m,  m,  /* 70 */
     j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, j4, /* 80 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* 90 */
-    _,  _,  _,  m,  mb, m,  XX, XX, _,  _,  _,  m,  mb, m,  m,  m,  /* A0 */
+    n,  n,  n,  m,  mb, m,  XX, XX, n,  n,  n,  m,  mb, m,  m,  m,  /* A0 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  mb, m,  m,  m,  m,  m,  /* B0 */
-    m,  m,  mb, m,  mb, mb, mb, m,  _,  _,  _,  _,  _,  _,  _,  _,  /* C0 */
+    m,  m,  mb, m,  mb, mb, mb, m,  n,  n,  n,  n,  n,  n,  n,  n,  /* C0 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* D0 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* E0 */
     m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  m,  /* F0 */

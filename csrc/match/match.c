@@ -173,8 +173,10 @@ bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, co
     bspi_polish_cover(old, new_, cover);
     status = bspi_refine_gaps(heap, old, old_size, new_, new_size, options->jobs, control, cover,
                               fault);
-    if (status == BSP_OK)
+    if (status == BSP_OK) {
         bspi_polish_cover(old, new_, cover);
+        bspi_prune_cover(old, new_, new_size, cover);
+    }
 out:
     bspi_seed_index_free(&index);
     for (size_t piece = 0; piece < pieces; piece++)

@@ -58,8 +58,13 @@ bsp_status bspi_refine_gaps(bspi_heap *heap, const uint8_t *old, uint64_t old_si
                             const uint8_t *new_, uint64_t new_size, unsigned jobs,
                             bsp_control *control, bspi_cover_list *cover, bsp_fault *fault);
 
-/* Moves the borders between neighbours to where most bytes agree, joins what
- * lies on one diagonal and drops entries that cost more than they save. */
+/* Moves the borders between neighbours to where most bytes agree and joins
+ * what lies on one diagonal. */
 void bspi_polish_cover(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover);
+
+/* Joins neighbours on one diagonal where correcting the gap is cheaper, and
+ * drops entries that cost more than they save. */
+void bspi_prune_cover(const uint8_t *old, const uint8_t *new_, uint64_t new_size,
+                      bspi_cover_list *cover);
 
 #endif

@@ -163,15 +163,14 @@ def try_parse(data: bytes, fail_at: int = 0) -> tuple[int, Model | None, int]:
 def parse(data: bytes) -> Model:
     """The model of `data`, which must be understood."""
     status, model, _ = try_parse(data)
-    assert status == 0 and model is not None
+    assert status == 0
+    assert model is not None
     return model
 
 
 def _image(image: Any) -> Image:
     sections = [
-        Section(
-            s.file_off, s.file_size, s.addr, s.mem_size, s.name, s.role, bool(s.mapped)
-        )
+        Section(s.file_off, s.file_size, s.addr, s.mem_size, s.name, s.role, bool(s.mapped))
         for s in (image.sections[i] for i in range(image.section_count))
     ]
     data = [(image.data.keys[i] >> 8, image.data.keys[i] & 0xFF) for i in range(image.data.count)]

@@ -52,7 +52,7 @@ class ToyElf:
     def add(
         self,
         name: str,
-        type: int = PROGBITS,
+        type_: int = PROGBITS,
         flags: int = ALLOC,
         data: bytes = b"",
         *,
@@ -65,7 +65,7 @@ class ToyElf:
         mapped = bool(flags & ALLOC) and self.type != ET_REL
         section = Section(
             name,
-            type,
+            type_,
             flags,
             data,
             self.next_off,
@@ -86,13 +86,11 @@ class ToyElf:
         mapped = [s for s in self.sections if s.flags & ALLOC]
         end = max((s.off + s.size for s in mapped if s.type != NOBITS), default=STRIDE)
         mem_end = max((s.off + s.size for s in mapped), default=end)
-        found = [(PT_LOAD, 7, 0, self.base, min(end, file_len), mem_end)]
+        found: list[tuple[int, ...]] = [(PT_LOAD, 7, 0, self.base, min(end, file_len), mem_end)]
         for section in mapped:
             special = {".dynamic": PT_DYNAMIC, ".eh_frame_hdr": PT_GNU_EH_FRAME}.get(section.name)
             if special:
-                found.append(
-                    (special, 4, section.off, section.addr, section.size, section.size)
-                )
+                found.append((special, 4, section.off, section.addr, section.size, section.size))
         return found
 
     def build(self, *, section_headers: bool = True) -> bytes:
@@ -115,8 +113,8 @@ class ToyElf:
         segments = self.segments(len(out))
         for i, (type_, flags, off, addr, file_len, mem_len) in enumerate(segments):
             at = PHDR_OFF + i * 56
-            fields = (type_, flags, off, addr, addr, file_len, mem_len, 0x1000)
-            out[at : at + 56] = struct.pack("<IIQQQQQQ", *fields)
+            segment = (type_, flags, off, addr, addr, file_len, mem_len, 0x1000)
+            out[at : at + 56] = struct.pack("<IIQQQQQQ", *segment)
         if section_headers:
             out += bytes(64)
             for section, start in zip(self.sections, starts, strict=True):

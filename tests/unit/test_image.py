@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.support import file_model as fm
 from tests.support.toy_macho import ARM64, PURE_INSTRUCTIONS, ToyMacho
 
@@ -199,7 +198,9 @@ def test_every_refused_request_is_survived() -> None:
     toy.symbols = [(0x0F, 1, data.addr)] * 40
     raw = toy.build()
     status, model, requests = fm.try_parse(raw)
-    assert status == 0 and model is not None and requests > 5
+    assert status == 0
+    assert model is not None
+    assert requests > 5
     for fail_at in range(1, requests + 1):
         status, _, _ = fm.try_parse(raw, fail_at)
         assert status == -10, fail_at

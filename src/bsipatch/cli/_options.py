@@ -27,8 +27,10 @@ class Strategy(StrEnum):
     copy = "copy"
 
 
-def cpus() -> int:
-    """Processors that this process may use."""
+def threads(jobs: int | None) -> int:
+    """`jobs`, or one for each processor that this process may use."""
+    if jobs is not None:
+        return jobs
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
@@ -76,5 +78,3 @@ Threshold = Annotated[
     int,
     typer.Option("--threshold", min=1, max=64, help="How many trusted keys must have signed."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", dir_okay=False, metavar="FILE")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output if it exists.")]

@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import from_os_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -63,6 +66,17 @@ def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Name and value in two aligned columns."""
     width = max((len(name) for name, _ in rows), default=0)
     return [f"{name:<{width}}  {value}" for name, value in rows if value]
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[IO[bytes]]:
+    """A file to look into, with errors of ours."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    with file:
+        yield file
 
 
 class Bar:

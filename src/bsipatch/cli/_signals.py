@@ -64,6 +64,21 @@ def working() -> Iterator[threading.Event]:
         _work -= 1
 
 
+def stopping(
+    progress: Callable[[str, int, int], None], stop: threading.Event
+) -> Callable[[str, int, int], None]:
+    """`progress`, but raising CancelledError once `stop` is set."""
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if stop.is_set():
+            from ..errors import CancelledError
+
+            raise CancelledError
+        progress(phase, done, total)
+
+    return tell
+
+
 def guarded(command: Callable[[], int], *, json: bool) -> int:
     """Runs a command and returns its exit code; no error ends in a traceback."""
     try:

@@ -1,0 +1,138 @@
+/* prune.c: weighs each entry of a cover, and each gap between two on one
+ * diagonal, by what it costs against what it saves. */
+#include "match.h"
+
+#include "../common/bytes.h"
+
+/* Prices in eighths of a byte, as the models code them on average. */
+#define ENTRY_FAR 40u    /* an entry that leaves its neighbour's diagonal */
+#define ENTRY_NEAR 26u   /* one that goes on along it behind a gap */
+#define FIX_ALONE 14u    /* a correction: a position and a value */
+#define FIX_NEXT 8u      /* one right behind the last */
+#define FIX_REPEATED 6u  /* less when its difference is one of the last two */
+/* A byte that nothing foretells costs between these, by how random they are. */
+#define LITERAL_LEAST 4u
+#define LITERAL_MOST 8u
+/* Longer gaps and entries are left as they are. */
+#define SPAN_LIMIT 4096u
+
+/* The price of correcting new[0, len) against old[0, len). */
+static uint64_t fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len) {
+    uint64_t price = 0;
+    uint8_t last = 0, before = 0;
+    bool adjacent = false;
+    for (uint64_t i = 0; i < len;) {
+        uint64_t run = bspi_common_prefix(old + i, new_ + i, len - i);
+        if (run != 0) {
+            i += run;
+            adjacent = run == 1 && adjacent; /* every other byte: nearly as regular */
+            continue;
+        }
+        uint8_t diff = (uint8_t)(new_[i] - old[i]);
+        price += adjacent ? FIX_NEXT : FIX_ALONE;
+        if (diff == last || diff == before)
+            price -= FIX_REPEATED;
+        before = last;
+        last = diff;
+        adjacent = true;
+        i++;
+    }
+    return price;
+}
+
+static bool same_diagonal(const bspi_cover *a, const bspi_cover *b) {
+    return b->old_off - a->old_off == b->new_off - a->new_off && b->old_off > a->old_off;
+}
+
+/* Joins neighbours on one diagonal when correcting the gap between them is
+ * cheaper than a second entry and literals. */
+static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
+                       uint64_t literal) {
+    size_t kept = 0;
+    for (size_t i = 0; i < cover->count; i++) {
+        bspi_cover entry = cover->items[i];
+        if (kept > 0) {
+            bspi_cover *last = &cover->items[kept - 1];
+            uint64_t end = last->new_off + last->len, gap = entry.new_off - end;
+            if (same_diagonal(last, &entry) && gap <= SPAN_LIMIT &&
+                fix_price(old + last->old_off + last->len, new_ + end, gap) <=
+                    ENTRY_NEAR + gap * literal) {
+                last->len = entry.new_off + entry.len - last->new_off;
+                continue;
+            }
+        }
+        cover->items[kept++] = entry;
+    }
+    cover->count = kept;
+}
+
+/* Drops an entry that stands between two of one diagonal, or among literals,
+ * and costs more than it saves. */
+static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
+                       uint64_t literal) {
+    size_t kept = 0;
+    for (size_t i = 0; i < cover->count; i++) {
+        const bspi_cover *entry = &cover->items[i];
+        const bspi_cover *left = kept > 0 ? &cover->items[kept - 1] : NULL;
+        const bspi_cover *right = i + 1 < cover->count ? &cover->items[i + 1] : NULL;
+        if (entry->len > SPAN_LIMIT || left == NULL || same_diagonal(left, entry)) {
+            cover->items[kept++] = *entry;
+            continue;
+        }
+        uint64_t with = fix_price(old + entry->old_off, new_ + entry->new_off, entry->len) +
+                        ENTRY_FAR;
+        uint64_t without = entry->len * literal;
+        if (right != NULL && same_diagonal(left, right)) {
+            uint64_t left_end = left->new_off + left->len;
+            uint64_t span = right->new_off - left_end;
+            with += ENTRY_FAR + (span - entry->len) * literal;
+            without = ENTRY_NEAR + span * literal;
+            if (span <= SPAN_LIMIT) {
+                uint64_t bridge = fix_price(old + left->old_off + left->len, new_ + left_end,
+                                            span);
+                without = BSPI_MIN(without, bridge);
+            }
+        } else if (right != NULL && same_diagonal(entry, right)) {
+            cover->items[kept++] = *entry; /* the next one goes on from it */
+            continue;
+        }
+        if (with < without)
+            cover->items[kept++] = *entry;
+    }
+    cover->count = kept;
+}
+
+/* The price of a literal, from how evenly the uncovered bytes are spread over
+ * their 256 values: the chance that two of them agree is 1/256 for noise (which
+ * stays at 8 bits) and a multiple of it for what the models can foretell. */
+static uint64_t literal_price(const uint8_t *new_, uint64_t new_size,
+                              const bspi_cover_list *cover) {
+    uint64_t counts[256] = {0}, total = 0, at = 0;
+    for (size_t i = 0; i <= cover->count; i++) {
+        uint64_t end = i < cover->count ? cover->items[i].new_off : new_size;
+        for (; at < end; at++, total++)
+            counts[new_[at]]++;
+        if (i < cover->count)
+            at = end + cover->items[i].len;
+    }
+    if (total < 1024)
+        return LITERAL_LEAST + 1;
+    uint64_t agreement = 0; /* 256 for noise, in units of 1/65536 */
+    for (unsigned i = 0; i < 256; i++) {
+        uint64_t share = (counts[i] << 16) / total;
+        agreement += share * share >> 16;
+    }
+    if (agreement < 300)
+        return LITERAL_MOST;
+    if (agreement < 400)
+        return LITERAL_LEAST + 2;
+    return agreement < 3000 ? LITERAL_LEAST + 1 : LITERAL_LEAST;
+}
+
+void bspi_prune_cover(const uint8_t *old, const uint8_t *new_, uint64_t new_size,
+                      bspi_cover_list *cover) {
+    uint64_t literal = literal_price(new_, new_size, cover);
+    close_gaps(old, new_, cover, literal);
+    drop_losers(old, new_, cover, literal);
+    close_gaps(old, new_, cover, literal);
+}

@@ -1,0 +1,94 @@
+"""`bsipatch status`: what is live, and what can be done about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _output
+from ._options import Json, Store
+
+if TYPE_CHECKING:
+    from ..store import Generation, Status
+
+
+def command(store: Store, json: Json = False) -> None:
+    """Show what is live and where, and what can be reverted to.
+
+    Takes no lock and changes nothing.
+
+    Examples:
+
+      bsipatch status --store /var/lib/bsipatch/webkit
+
+      ls "$(bsipatch status --store STORE --json | jq -r .live)"
+    """
+    from ..store import Store as Opened
+
+    with Opened(store) as opened:
+        status = opened.status()
+    facts = _facts(status)
+    _output.emit(json, facts | {"store": str(opened.root)}, _lines(status))
+
+
+def _facts(status: Status) -> dict[str, Any]:
+    live, manifest = status.generation, status.manifest
+    return {
+        "live": str(status.live),
+        "product": live.product,
+        "platform": status.identity.platform,
+        "architectures": list(status.identity.architectures),
+        "version": live.version,
+        "letter": live.letter,
+        "display": live.display,
+        "build": live.build,
+        "tree_digest": live.tree,
+        "generation": live.number,
+        "generations": list(status.generations),
+        "strategy": live.strategy,
+        "since": live.created,
+        "source": live.source,
+        "baseline": _short(status.baseline),
+        "can_revert_to": [_short(generation) for generation in status.reachable],
+        "security": [_item(item) for item in manifest.security] if manifest else [],
+        "activation": _item(manifest.activation) if manifest else None,
+        "busy": status.busy,
+        "unfinished": list(status.unfinished),
+    }
+
+
+def _item(struct: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(struct)
+
+
+def _short(generation: Generation) -> dict[str, Any]:
+    return {
+        "generation": generation.number,
+        "version": generation.version,
+        "letter": generation.letter,
+        "display": generation.display,
+        "build": generation.build,
+    }
+
+
+def _lines(status: Status) -> list[str]:
+    live = status.generation
+    back = ", ".join(
+        f"{generation.display} (generation {generation.number})" for generation in status.reachable
+    )
+    rows = [
+        ("Product", live.product),
+        ("Version", f"{live.display}, build {live.build}"),
+        ("Live", str(status.live)),
+        ("Generation", f"{live.number} of {len(status.generations)}, by {live.strategy}"),
+        ("Since", live.created),
+        ("Revert to", back or "nothing: the baseline is live"),
+        ("Busy", status.busy or ""),
+        ("Unfinished", ", ".join(status.unfinished)),
+    ]
+    lines = _output.columns(rows)
+    for item in status.manifest.security if status.manifest else ():
+        lines.append(f"  {item.component}: {', '.join(item.cves)}")
+        lines.append(f"    {item.impact}")
+    return lines
