@@ -3,7 +3,9 @@
 
 #include <string.h>
 
+#include "../common/bytes.h"
 #include "../common/threads.h"
+#include "../image/elf_shadow.h"
 
 typedef struct {
     const bspi_file *file;
@@ -48,6 +50,14 @@ static bsp_status normalise_block(void *context, size_t block, unsigned worker) 
     return BSP_OK;
 }
 
+static uint64_t label_of(const normaliser *n, size_t image, uint64_t target, size_t *hint) {
+    if (n->rule == BSPI_LABEL_SECTION)
+        return scramble(section_name(&n->file->images[image], target, hint));
+    if (n->predictor != NULL)
+        target = bspi_map_address(&n->predictor->maps[n->paired[image]], target);
+    return scramble(target);
+}
+
 static bsp_status label_block(void *context, size_t block, unsigned worker) {
     const normaliser *n = context;
     const bspi_file *file = n->file;
@@ -61,15 +71,22 @@ static bsp_status label_block(void *context, size_t block, unsigned worker) {
         int image = image_at(file, ref->off);
         if (image < 0 || n->paired[image] == BSPI_NO_PAIR)
             continue;
-        uint64_t label = ref->target;
-        if (n->rule == BSPI_LABEL_SECTION)
-            label = section_name(&file->images[image], ref->target, &hint);
-        else if (n->predictor != NULL)
-            label = bspi_map_address(&n->predictor->maps[n->paired[image]], ref->target);
-        bspi_ref_label(ref->kind, n->view + ref->off, scramble(label));
+        bspi_ref_label(ref->kind, n->view + ref->off,
+                       label_of(n, (size_t)image, ref->target, &hint));
     }
     bspi_ref_list_free(&refs);
     return failed ? BSP_E_NOMEM : BSP_OK;
+}
+
+typedef struct {
+    const normaliser *n;
+    size_t image;
+    size_t hint;
+} shadow;
+
+static void label_shadow(void *context, uint64_t slot_off, uint64_t target) {
+    shadow *s = context;
+    bspi_store64(s->n->view + slot_off, label_of(s->n, s->image, target, &s->hint));
 }
 
 bsp_status bspi_normalise(const bspi_file *file, bspi_label_rule rule,
@@ -83,5 +100,10 @@ bsp_status bspi_normalise(const bspi_file *file, bspi_label_rule rule,
     /* Labels of neighbouring blocks touch disjoint bytes (fields are disjoint). */
     if (bspi_parallel(jobs, blocks, label_block, &n) != BSP_OK)
         return bspi_nomem(file->heap, fault, "normalise");
+    for (size_t i = 0; i < file->image_count; i++) {
+        shadow context = {&n, i, 0};
+        if (paired[i] != BSPI_NO_PAIR)
+            bspi_elf_shadow(file, &file->images[i], label_shadow, &context);
+    }
     return BSP_OK;
 }

@@ -13,6 +13,7 @@ static bool has_base(uint8_t kind) {
     case BSPI_REF_BASE16X4:
     case BSPI_REF_BASE8X4:
     case BSPI_REF_BASE24:
+    case BSPI_REF_INDEX24:
     case BSPI_REF_CHAIN64_OFFSET:
     case BSPI_REF_CHAIN_ARM64E_AUTH:
     case BSPI_REF_CHAIN_ARM64E_OFFSET:

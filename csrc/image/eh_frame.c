@@ -5,6 +5,7 @@
 #include "tables.h"
 
 #define MAX_COMMON_LEN 256u
+#define MAX_LSDA_SHARE 16u
 
 /* What a frame record (FDE) takes from its common record (CIE). */
 typedef struct common_record {
@@ -115,12 +116,15 @@ static bool find_common(walk *w, uint64_t pos) {
     return true;
 }
 
-/* Remembers that an exception table starts at `addr`. */
+/* Remembers that an exception table starts at `addr`.  The section it is in
+ * costs time by its size, so it may not be out of all proportion to the
+ * records: hostile headers can name many tiny sections of records. */
 static bool note_lsda(walk *w, uint64_t addr) {
     lsda_starts *lsda = &w->lsda;
     if (!lsda->section) {
         const bspi_section *section = bspi_section_with_addr(w->image, addr);
-        if (!section || section->file_size == 0 || section->role != BSPI_ROLE_OTHER)
+        if (!section || section->role != BSPI_ROLE_OTHER || section->file_size == 0 ||
+            section->file_size / MAX_LSDA_SHARE > w->section->file_size)
             return true;
         lsda->bits = bspi_alloc(w->file->heap, (size_t)(section->file_size / 8 + 1), 1, true);
         if (!lsda->bits)

@@ -193,15 +193,39 @@ bool bspi_elf_add_address(bspi_elf *elf, uint64_t off) {
     return bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_ABS64, 0);
 }
 
-bool bspi_elf_add_offset(bspi_elf *elf, uint64_t off, bspi_elf_section *section, bool plus4) {
-    uint32_t *base = &section->bases[plus4];
-    if (*base == 0) {
+/* The index of the section's start, or of 4 bytes behind it, as a base. */
+static bool section_base(bspi_elf *elf, bspi_elf_section *section, bool plus4, uint32_t *base) {
+    uint32_t *known = &section->bases[plus4];
+    if (*known == 0) {
         uint32_t index;
         if (!bspi_image_add_base(elf->file, elf->image, section->addr + (plus4 ? 4 : 0), &index))
             return false;
-        *base = index + 1;
+        *known = index + 1;
     }
-    return bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_BASE32, *base - 1);
+    *base = *known - 1;
+    return true;
+}
+
+bool bspi_elf_add_offset(bspi_elf *elf, uint64_t off, bspi_elf_section *section, bool plus4) {
+    uint32_t base;
+    return section_base(elf, section, plus4, &base) &&
+           bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_BASE32, base);
+}
+
+bool bspi_elf_add_index(bspi_elf *elf, uint64_t off, bspi_elf_section *symbols) {
+    uint32_t base;
+    if (bspi_load32(elf->file->data + off) == 0)
+        return true;
+    return section_base(elf, symbols, false, &base) &&
+           bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_INDEX24, base);
+}
+
+bspi_elf_section *bspi_elf_linked(bspi_elf *elf, const bspi_elf_section *section, uint32_t type) {
+    if (section->link >= elf->section_count)
+        return NULL;
+    bspi_elf_section *linked = &elf->sections[section->link];
+    uint32_t found = linked->type == ELF_SHT_SYMTAB ? (uint32_t)ELF_SHT_DYNSYM : linked->type;
+    return linked->mapped && found == type ? linked : NULL;
 }
 
 /* Addresses in the file header, the program headers and the section headers. */
@@ -230,11 +254,17 @@ static bool table_refs(bspi_elf *elf, const bspi_elf_section *section) {
     case ELF_SHT_SYMTAB:
     case ELF_SHT_DYNSYM:
         return bspi_elf_symbol_refs(elf, section);
+    case ELF_SHT_HASH:
+        return bspi_elf_hash_refs(elf, section);
+    case ELF_SHT_GNU_HASH:
+        return bspi_elf_gnu_hash_refs(elf, section);
     case ELF_SHT_DYNAMIC:
         return bspi_elf_dynamic_refs(elf, section);
     default:
         break;
     }
+    if (elf->btf_types != 0 && section->name == NAME(".BTF"))
+        return bspi_elf_btf_refs(elf, section);
     if (elf->type == ELF_ET_REL || !section->mapped)
         return true; /* relocatable: the relocations name everything */
     bspi_section run = {.file_off = section->off,

@@ -30,6 +30,7 @@ enum {
     ELF_SHT_SYMTAB = 2,
     ELF_SHT_STRTAB = 3,
     ELF_SHT_RELA = 4,
+    ELF_SHT_HASH = 5,
     ELF_SHT_DYNAMIC = 6,
     ELF_SHT_NOBITS = 8,
     ELF_SHT_DYNSYM = 11,
@@ -37,7 +38,7 @@ enum {
     ELF_SHT_FINI_ARRAY = 15,
     ELF_SHT_PREINIT_ARRAY = 16,
     ELF_SHT_RELR = 19,
-    ELF_SHT_X86_64_UNWIND = 0x70000001
+    ELF_SHT_GNU_HASH = 0x6ffffff6
 };
 enum { ELF_SHF_WRITE = 1, ELF_SHF_ALLOC = 2, ELF_SHF_EXECINSTR = 4, ELF_SHF_TLS = 0x400 };
 
@@ -65,6 +66,9 @@ typedef struct bspi_elf_segment {
     bool executable;
 } bspi_elf_segment;
 
+/* Type numbers and string offsets of .BTF up to this are modelled. */
+#define ELF_BTF_SPACE (UINT64_C(1) << 24)
+
 /* More program headers to load than this, and the rest are ignored. */
 #define ELF_MAX_SEGMENTS 64u
 
@@ -84,6 +88,8 @@ typedef struct bspi_elf {
     size_t section_count;
     size_t section_capacity;
     bool sections_made_up; /* from the program headers */
+    uint64_t btf_types;    /* where the address space of .BTF type numbers starts, 0 for none */
+    uint64_t btf_strings;  /* and that of its string offsets */
 } bspi_elf;
 
 /* Makes image->sections, in order, out of elf->sections and elf->segments.
@@ -103,6 +109,13 @@ static inline const uint8_t *bspi_elf_bytes(const bspi_elf *elf, const bspi_elf_
 /* Adds an 8-byte address at file offset `off` if it holds a plausible one. */
 bool bspi_elf_add_address(bspi_elf *elf, uint64_t off);
 
+/* Adds the 4 bytes at `off` as the number of a row of `symbols`; 0 is none. */
+bool bspi_elf_add_index(bspi_elf *elf, uint64_t off, bspi_elf_section *symbols);
+
+/* The section that `section` links to, if it is mapped and of that type (or
+ * the other type of symbol table), else NULL. */
+bspi_elf_section *bspi_elf_linked(bspi_elf *elf, const bspi_elf_section *section, uint32_t type);
+
 /* Adds the 4 bytes at `off` as an offset from `section`, or from 4 bytes
  * behind its start when `plus4`. */
 bool bspi_elf_add_offset(bspi_elf *elf, uint64_t off, bspi_elf_section *section, bool plus4);
@@ -112,6 +125,9 @@ bool bspi_elf_add_offset(bspi_elf *elf, uint64_t off, bspi_elf_section *section,
 bool bspi_elf_rela_refs(bspi_elf *elf, const bspi_elf_section *section);
 bool bspi_elf_relr_refs(bspi_elf *elf, const bspi_elf_section *section);
 bool bspi_elf_symbol_refs(bspi_elf *elf, const bspi_elf_section *section);
+bool bspi_elf_hash_refs(bspi_elf *elf, const bspi_elf_section *section);
+bool bspi_elf_gnu_hash_refs(bspi_elf *elf, const bspi_elf_section *section);
+bool bspi_elf_btf_refs(bspi_elf *elf, const bspi_elf_section *section);
 bool bspi_elf_dynamic_refs(bspi_elf *elf, const bspi_elf_section *section);
 /* 8-byte aligned words of the section that hold mapped addresses. */
 bool bspi_elf_pointer_refs(bspi_elf *elf, const bspi_elf_section *section);

@@ -38,9 +38,7 @@ static bool tag_is_string(uint64_t tag) {
 }
 
 bool bspi_elf_dynamic_refs(bspi_elf *elf, const bspi_elf_section *section) {
-    bspi_elf_section *names =
-        section->link < elf->section_count ? &elf->sections[section->link] : NULL;
-    bool named = names != NULL && names->mapped && names->type == ELF_SHT_STRTAB;
+    bspi_elf_section *names = bspi_elf_linked(elf, section, ELF_SHT_STRTAB);
     if (elf->type == ELF_ET_REL)
         return true;
     for (uint64_t pos = 0; pos + ELF_DYNAMIC_LEN <= section->size; pos += ELF_DYNAMIC_LEN) {
@@ -50,7 +48,7 @@ bool bspi_elf_dynamic_refs(bspi_elf *elf, const bspi_elf_section *section) {
             break;
         if (tag_is_address(tag) && !bspi_elf_add_address(elf, off + 8))
             return false;
-        if (named && tag_is_string(tag) && !bspi_elf_add_offset(elf, off + 8, names, false))
+        if (names && tag_is_string(tag) && !bspi_elf_add_offset(elf, off + 8, names, false))
             return false;
     }
     return true;

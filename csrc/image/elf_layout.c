@@ -186,7 +186,9 @@ static trust trust_of(const bspi_elf *elf, const bspi_elf_section *section) {
     uint64_t end;
     if (!bspi_within(section->off, section->size, elf->file->size))
         return TRUST_NOTHING;
-    if (!(section->flags & ELF_SHF_ALLOC))
+    bool addressed = (section->flags & ELF_SHF_ALLOC) != 0 ||
+                     (elf->type == ELF_ET_REL && section->addr != 0);
+    if (!addressed)
         return TRUST_FILE;
     return bspi_add64(section->addr, section->size, &end) && is_loaded(elf, section)
                ? TRUST_LOADED
@@ -252,6 +254,18 @@ static bool add_zero_fill(bspi_elf *elf, piece_list *pieces) {
         if (!push(elf, pieces, &item))
             return false;
     }
+    if (elf->btf_types != 0) {
+        piece types = {.size = ELF_BTF_SPACE,
+                       .addr = elf->btf_types,
+                       .name = bspi_name_hash("BTF types", 9),
+                       .role = BSPI_ROLE_ZEROFILL,
+                       .mapped = true};
+        piece strings = types;
+        strings.addr = elf->btf_strings;
+        strings.name = bspi_name_hash("BTF strings", 11);
+        if (!push(elf, pieces, &types) || !push(elf, pieces, &strings))
+            return false;
+    }
     if (elf->section_count != 0 && !elf->sections_made_up)
         return true;
     for (size_t i = 0; i < elf->segment_count; i++) {
@@ -302,25 +316,36 @@ static void settle_memory(bspi_elf *elf, piece_list *pieces) {
     }
 }
 
-/* Relocatable files have no addresses; references need some. */
+/* Relocatable files have no addresses; references need some.  Symbol and string
+ * tables get them too, because so much names their rows, and .BTF, which names
+ * types and strings by numbers that this file alone does not explain, gets two
+ * spaces of addresses for those numbers. */
 static void address_object(bspi_elf *elf) {
-    uint64_t zero_fill = OBJECT_BASE + (elf->file->size + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
+    uint64_t next = OBJECT_BASE + (elf->file->size + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
     for (size_t i = 0; i < elf->section_count; i++) {
         bspi_elf_section *section = &elf->sections[i];
+        bool allocated = (section->flags & ELF_SHF_ALLOC) != 0;
         section->addr = 0;
-        if (!(section->flags & ELF_SHF_ALLOC))
-            continue;
-        if (section->type != ELF_SHT_NOBITS) {
-            if (section->off < elf->file->size)
-                section->addr = OBJECT_BASE + section->off;
-        } else if (section->flags & ELF_SHF_TLS) {
-            continue;
-        } else if (section->size < (UINT64_C(1) << 32)) {
-            section->addr = zero_fill;
-            zero_fill += (section->size + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
-        } else {
-            section->type = ELF_SHT_NULL; /* not memory anybody could have */
+        if (section->type == ELF_SHT_NOBITS && allocated) {
+            if (section->flags & ELF_SHF_TLS)
+                continue;
+            if (section->size >= UINT64_C(1) << 32) { /* not memory anybody could have */
+                section->type = ELF_SHT_NULL;
+                continue;
+            }
+            section->addr = next;
+            next += (section->size + PAGE_LEN - 1) / PAGE_LEN * PAGE_LEN;
+        } else if ((allocated || section->type == ELF_SHT_SYMTAB ||
+                    section->type == ELF_SHT_STRTAB) &&
+                   section->off < elf->file->size) {
+            section->addr = OBJECT_BASE + section->off;
         }
+        if (section->name == bspi_name_hash(".BTF", 4))
+            elf->btf_types = 1;
+    }
+    if (elf->btf_types != 0) {
+        elf->btf_types = next;
+        elf->btf_strings = next + ELF_BTF_SPACE;
     }
 }
 

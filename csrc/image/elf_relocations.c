@@ -43,12 +43,14 @@ static bool slot_ref(bspi_elf *elf, uint64_t addr, uint64_t addend) {
 
 static bool linked_rela_refs(bspi_elf *elf, const bspi_elf_section *section) {
     const uint8_t *entry = bspi_elf_bytes(elf, section);
+    bspi_elf_section *symbols = bspi_elf_linked(elf, section, ELF_SHT_DYNSYM);
     uint64_t count = section->size / ELF_RELA_LEN;
     for (uint64_t i = 0; i < count; i++, entry += ELF_RELA_LEN) {
         uint64_t off = section->off + i * ELF_RELA_LEN;
         uint64_t addr = bspi_load64(entry), addend = bspi_load64(entry + 16);
         uint32_t type = bspi_load32(entry + 8), symbol = bspi_load32(entry + 12);
-        if (!bspi_elf_add_address(elf, off))
+        if (!bspi_elf_add_address(elf, off) ||
+            (symbols && !bspi_elf_add_index(elf, off + 12, symbols)))
             return false;
         if (addend_is_address(elf, type, symbol) &&
             (!bspi_elf_add_address(elf, off + 16) || !slot_ref(elf, addr, addend)))
@@ -83,16 +85,17 @@ static bspi_elf_section *symbol_section(bspi_elf *elf, const bspi_elf_section *s
 static bool object_rela_refs(bspi_elf *elf, const bspi_elf_section *section) {
     const uint8_t *entry = bspi_elf_bytes(elf, section);
     uint64_t count = section->size / ELF_RELA_LEN;
-    if (section->link >= elf->section_count || section->info >= elf->section_count)
+    bspi_elf_section *symbols = bspi_elf_linked(elf, section, ELF_SHT_DYNSYM);
+    if (!symbols || section->info >= elf->section_count)
         return true;
-    const bspi_elf_section *symbols = &elf->sections[section->link];
     bspi_elf_section *relocated = &elf->sections[section->info];
     bool in_x86_code =
         elf->machine == ELF_EM_X86_64 && (relocated->flags & ELF_SHF_EXECINSTR) != 0;
     for (uint64_t i = 0; i < count; i++, entry += ELF_RELA_LEN) {
         uint64_t off = section->off + i * ELF_RELA_LEN;
         uint32_t type = bspi_load32(entry + 8);
-        if (relocated->mapped && !bspi_elf_add_offset(elf, off, relocated, false))
+        if ((relocated->mapped && !bspi_elf_add_offset(elf, off, relocated, false)) ||
+            !bspi_elf_add_index(elf, off + 12, symbols))
             return false;
         bspi_elf_section *named = symbol_section(elf, symbols, bspi_load32(entry + 12));
         if (!named)

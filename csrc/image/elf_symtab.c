@@ -22,12 +22,10 @@ static bool value_ref(bspi_elf *elf, const uint8_t *entry, uint64_t off) {
 bool bspi_elf_symbol_refs(bspi_elf *elf, const bspi_elf_section *section) {
     const uint8_t *entry = bspi_elf_bytes(elf, section);
     uint64_t count = section->size / ELF_SYMBOL_LEN;
-    bspi_elf_section *names =
-        section->link < elf->section_count ? &elf->sections[section->link] : NULL;
-    bool named = names != NULL && names->mapped && names->type == ELF_SHT_STRTAB;
+    bspi_elf_section *names = bspi_elf_linked(elf, section, ELF_SHT_STRTAB);
     for (uint64_t i = 0; i < count; i++, entry += ELF_SYMBOL_LEN) {
         uint64_t off = section->off + i * ELF_SYMBOL_LEN;
-        if (named && bspi_load32(entry) != 0 && !bspi_elf_add_offset(elf, off, names, false))
+        if (names && bspi_load32(entry) != 0 && !bspi_elf_add_offset(elf, off, names, false))
             return false;
         if (!value_ref(elf, entry, off))
             return false;

@@ -7,6 +7,7 @@
 #include "arm64_access.h"
 
 #define PAGE_MASK UINT64_C(0xfff)
+#define SYMBOL_LEN UINT64_C(24) /* a row that BSPI_REF_INDEX24 counts */
 
 /* What a field's number counts from. */
 enum { FROM_ZERO, FROM_SITE, FROM_BASE };
@@ -51,6 +52,7 @@ static const layout layouts[] = {
     [BSPI_REF_BASE8X4] = {0, 0, 1, 0, 8, 2, 0, FROM_BASE},
     [BSPI_REF_BASE24] = {0, 0, 3, 0, 24, 0, 0, FROM_BASE},
     [BSPI_REF_BACK32] = {0, 0, 4, 0, 32, 0, 1, FROM_SITE}, /* and counts backwards */
+    [BSPI_REF_INDEX24] = {0, 0, 4, 0, 32, 0, 0, FROM_BASE}, /* in rows */
     [BSPI_REF_CHAIN64] = {AUTH_BIT, 0, 8, 0, 36, 0, 0, FROM_ZERO},
     [BSPI_REF_CHAIN64_OFFSET] = {AUTH_BIT, 0, 8, 0, 36, 0, 0, FROM_BASE},
     [BSPI_REF_CHAIN_ARM64E] = {AUTH_BIT | BIND_BIT, 0, 8, 0, 43, 0, 0, FROM_ZERO},
@@ -179,6 +181,8 @@ bool bspi_ref_read(uint8_t kind, const uint8_t *bytes, uint64_t site, uint64_t b
     if (l->is_signed)
         number = (uint64_t)bspi_sign_extend(number, l->width);
     number <<= scale_of(kind, l, field);
+    if (kind == BSPI_REF_INDEX24)
+        number *= SYMBOL_LEN;
     /* Past the page it is no address half: writing could not bring it back. */
     if (kind == BSPI_REF_A64_LDST12 && number > PAGE_MASK)
         return false;
@@ -205,6 +209,11 @@ bool bspi_ref_write(uint8_t kind, uint8_t *bytes, uint64_t site, uint64_t base, 
         number = origin_of(kind, l, site, base) - target;
     else
         number = target - origin_of(kind, l, site, base);
+    if (kind == BSPI_REF_INDEX24) {
+        if (target < base || number % SYMBOL_LEN != 0)
+            return false;
+        number /= SYMBOL_LEN;
+    }
     unsigned scale = scale_of(kind, l, field);
     if (number & low_bits(scale))
         return false;

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from ..limits import Limits
 from . import durable, history, records
+from .beneath import DIRECTORY
 from .recovery import discard, read_generation
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Which generations went, which stay, and the bytes of disk that came free."""
+    """Which generations went, which stay, and the bytes of disk that came free.
+
+    Blocks that clones share count as free here although another generation holds them.
+    """
 
     removed: tuple[int, ...]
     kept: tuple[int, ...]
@@ -31,9 +35,10 @@ def collect(root_fd: int, file: str, limits: Limits) -> Collected:
         keep = {records.BASELINE, live.number}
         if live.previous is not None and live.previous in there:
             keep.add(live.previous)
-        before = _free(root_fd)
         removed = [number for number in there if number not in keep]
+        freed = 0
         for number in removed:
+            freed += _own_bytes(records.generation_name(number), root_fd)
             discard(root_fd, number)
         history.trim(root_fd, limits.max_history)
         if removed:
@@ -47,10 +52,23 @@ def collect(root_fd: int, file: str, limits: Limits) -> Collected:
                     reason="removed generations " + ", ".join(map(str, removed)),
                 ),
             )
-        freed = max(0, _free(root_fd) - before)
     return Collected(tuple(removed), tuple(sorted(keep)), freed)
 
 
-def _free(root_fd: int) -> int:
-    status = os.fstatvfs(root_fd)
-    return status.f_bfree * status.f_frsize
+def _own_bytes(name: str, dir_fd: int) -> int:
+    """Bytes of disk below a directory that no other generation holds by a hard link."""
+    fd = os.open(name, DIRECTORY, dir_fd=dir_fd)
+    total = 0
+    try:
+        with os.scandir(fd) as entries:
+            found = list(entries)
+            for entry in found:
+                status = entry.stat(follow_symlinks=False)
+                if not entry.is_dir(follow_symlinks=False) and status.st_nlink == 1:
+                    total += status.st_blocks * 512
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                total += _own_bytes(entry.name, fd)
+    finally:
+        os.close(fd)
+    return total
