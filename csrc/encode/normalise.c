@@ -54,7 +54,7 @@ static uint64_t label_of(const normaliser *n, size_t image, uint64_t target, siz
     if (n->rule == BSPI_LABEL_SECTION)
         return scramble(section_name(&n->file->images[image], target, hint));
     if (n->predictor != NULL)
-        target = bspi_map_address(&n->predictor->maps[n->paired[image]], target);
+        target = bspi_map_target(&n->predictor->maps[n->paired[image]], target);
     return scramble(target);
 }
 
@@ -84,9 +84,14 @@ typedef struct {
     size_t hint;
 } shadow;
 
-static void label_shadow(void *context, uint64_t slot_off, uint64_t target) {
+static void label_shadow(void *context, const bspi_shadow *slot) {
     shadow *s = context;
-    bspi_store64(s->n->view + slot_off, label_of(s->n, s->image, target, &s->hint));
+    uint64_t label = slot->elsewhere ? scramble(slot->target)
+                                     : label_of(s->n, s->image, slot->target, &s->hint);
+    if (slot->size == 8)
+        bspi_store64(s->n->view + slot->off, label);
+    else
+        bspi_store32(s->n->view + slot->off, (uint32_t)label);
 }
 
 bsp_status bspi_normalise(const bspi_file *file, bspi_label_rule rule,

@@ -5,10 +5,12 @@
 #include "../common/threads.h"
 #include "corrections.h"
 
-/* Prices in tenths of a byte: telling an override, and putting right one
- * reference at its own place. */
+/* Prices in tenths of a byte: telling an override, putting right one
+ * reference at its own place, and letting an override reach further than one
+ * address. */
 #define OVERRIDE_PRICE 26
 #define FIX_PRICE 28
+#define REACH_PRICE 8
 
 typedef struct {
     uint64_t old_target;
@@ -16,6 +18,7 @@ typedef struct {
     uint32_t image;
     uint32_t wrong; /* references that this pair would put right */
     uint32_t right; /* references to old_target that the map has right */
+    uint32_t between; /* the same of targets between this one and the next claim's */
 } claim;
 
 typedef struct {
@@ -66,7 +69,7 @@ static void note_wrong(void *context, const bspi_ref_site *site) {
         v->failed = true;
         return;
     }
-    claim item = {site->old_target, actual, site->image, 1, 0};
+    claim item = {site->old_target, actual, site->image, 1, 0, 0};
     v->list->items[v->list->count++] = item;
 }
 
@@ -83,12 +86,15 @@ static void note_right(void *context, const bspi_ref_site *site) {
         else
             high = middle;
     }
-    if (low == c->image_starts[site->image + 1] ||
-        c->candidates[low].old_target != site->old_target)
+    bool claimed = low < c->image_starts[site->image + 1] &&
+                   c->candidates[low].old_target == site->old_target;
+    if (!claimed && low == c->image_starts[site->image])
         return;
     uint64_t actual;
-    if (bspi_actual_target(&v->w->new_refs, site, &actual) && actual == site->predicted)
-        __atomic_fetch_add(&c->candidates[low].right, 1, __ATOMIC_RELAXED);
+    if (!bspi_actual_target(&v->w->new_refs, site, &actual) || actual != site->predicted)
+        return;
+    uint32_t *count = claimed ? &c->candidates[low].right : &c->candidates[low - 1].between;
+    __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 }
 
 static bsp_status visit_window(chooser *c, size_t index, unsigned worker, bspi_visit visit) {
@@ -162,6 +168,41 @@ static bool elect(chooser *c, size_t windows) {
     return true;
 }
 
+static int64_t gain_of(const claim *item) {
+    return ((int64_t)item->wrong - (int64_t)item->right) * FIX_PRICE;
+}
+
+/* Looks at the claims from `first` on that share one shift, and keeps those up
+ * to where an override that reaches from the first gains most, if it gains at
+ * all.  Returns the claim to go on with. */
+static size_t take_run(chooser *c, size_t first, size_t end, size_t *used) {
+    const claim *items = c->candidates;
+    uint64_t shift = items[first].actual - items[first].old_target;
+    int64_t gain = gain_of(&items[first]) - OVERRIDE_PRICE, best = gain;
+    size_t last = first;
+    if (gain_of(&items[first]) <= 0)
+        return first + 1;
+    for (size_t i = first + 1; i < end; i++) {
+        if (items[i].actual - items[i].old_target != shift)
+            break;
+        gain += gain_of(&items[i]) - (int64_t)items[i - 1].between * FIX_PRICE;
+        if (gain > best) {
+            if (last == first)
+                gain -= REACH_PRICE;
+            best = gain;
+            last = i;
+        } else if (gain < best - 2 * OVERRIDE_PRICE) {
+            break;
+        }
+    }
+    if (best <= 0)
+        return first + 1;
+    bspi_override override = {items[first].old_target, items[first].actual,
+                              items[last].old_target - items[first].old_target};
+    c->content->overrides[(*used)++] = override;
+    return last + 1;
+}
+
 static bsp_status keep_worthwhile(chooser *c, bsp_fault *fault) {
     bspi_content *content = c->content;
     size_t images = content->layout.image_count;
@@ -172,14 +213,8 @@ static bsp_status keep_worthwhile(chooser *c, bsp_fault *fault) {
         return bspi_nomem(content->heap, fault, "overrides");
     size_t used = 0;
     for (size_t image = 0; image < images; image++) {
-        for (size_t i = c->image_starts[image]; i < c->image_starts[image + 1]; i++) {
-            const claim *candidate = &c->candidates[i];
-            int64_t gain = ((int64_t)candidate->wrong - (int64_t)candidate->right) * FIX_PRICE;
-            if (gain <= OVERRIDE_PRICE)
-                continue;
-            bspi_override override = {candidate->old_target, candidate->actual};
-            content->overrides[used++] = override;
-        }
+        for (size_t i = c->image_starts[image]; i < c->image_starts[image + 1];)
+            i = take_run(c, i, c->image_starts[image + 1], &used);
         content->override_starts[image + 1] = used;
     }
     return bspi_content_override(content, fault);

@@ -2,6 +2,7 @@
 #include "search.h"
 
 #include "../match/match.h"
+#include "corrections.h"
 #include "fills.h"
 #include "normalise.h"
 
@@ -72,6 +73,16 @@ bsp_status bspi_search_cover(bspi_content *content, const bspi_file *old, const 
     if (status == BSP_OK)
         status = round_of(content, old, new_, options, &v, BSPI_LABEL_TARGET, effort, control,
                           fault);
+    if (status == BSP_OK && options->profile == BSP_PROFILE_MAX) {
+        /* Once more with what the second round could not yet know. */
+        status = bspi_content_predictor(content, old, fault);
+        if (status == BSP_OK)
+            status = bspi_choose_overrides(content, old, new_, options->jobs, control, fault);
+        if (status == BSP_OK)
+            status = round_of(content, old, new_, options, &v, BSPI_LABEL_TARGET, effort, control,
+                              fault);
+        bspi_content_forget_overrides(content);
+    }
     if (status == BSP_OK)
         status = bspi_cut_fills(content, fault);
     free_views(&v, heap);

@@ -40,7 +40,8 @@ void bspi_int_model_free(bspi_int_model *model);
 void bspi_int_encode(bspi_int_model *model, bspi_encoder *encoder, uint32_t context,
                      uint64_t value);
 uint64_t bspi_int_decode(bspi_int_model *model, bspi_decoder *decoder, uint32_t context);
-/* The price of encoding value next, in 1/256 bits; the model stays as it is. */
+/* The price of encoding value next, in 1/256 bits; the model stays as it is.  A
+ * close estimate: what coding learns within one long number is left out. */
 uint32_t bspi_int_cost(const bspi_int_model *model, uint32_t context, uint64_t value);
 
 /* Signed numbers: zero or not, sign, magnitude.  INT64_MIN is fine.  On most

@@ -10,11 +10,18 @@
 
 #include "image.h"
 
-/* slot_off: file offset of 8 bytes within the image; target: what they will
- * point at. */
-typedef void (*bspi_shadow_visit)(void *context, uint64_t slot_off, uint64_t target);
+/* What will stand in `size` (4 or 8) bytes at a file offset. */
+typedef struct bspi_shadow {
+    uint64_t off;
+    uint64_t target; /* an address of the image, or a hash of what is meant elsewhere */
+    uint8_t size;
+    bool elsewhere;  /* `target` is no address */
+} bspi_shadow;
 
-/* Calls visit for each slot of a relative relocation whose bytes are zero. */
+typedef void (*bspi_shadow_visit)(void *context, const bspi_shadow *slot);
+
+/* Calls visit for each slot of a relative relocation whose bytes are zero; in a
+ * relocatable file for each slot of any relocation. */
 void bspi_elf_shadow(const bspi_file *file, const bspi_image *image, bspi_shadow_visit visit,
                      void *context);
 

@@ -210,7 +210,7 @@ bool bspi_ref_write(uint8_t kind, uint8_t *bytes, uint64_t site, uint64_t base, 
     else
         number = target - origin_of(kind, l, site, base);
     if (kind == BSPI_REF_INDEX24) {
-        if (target < base || number % SYMBOL_LEN != 0)
+        if (number % SYMBOL_LEN != 0)
             return false;
         number /= SYMBOL_LEN;
     }

@@ -50,3 +50,10 @@ bsp_status bspi_content_override(bspi_content *content, bsp_fault *fault) {
     }
     return BSP_OK;
 }
+
+void bspi_content_forget_overrides(bspi_content *content) {
+    bspi_free(content->heap, content->overrides);
+    bspi_free(content->heap, content->override_starts);
+    content->overrides = NULL;
+    content->override_starts = NULL;
+}

@@ -73,6 +73,7 @@ uint64_t bspi_fill_len(const bspi_fill *fill);
 bsp_status bspi_content_predictor(bspi_content *content, const bspi_file *old, bsp_fault *fault);
 /* Puts the overrides into the predictor's maps. */
 bsp_status bspi_content_override(bspi_content *content, bsp_fault *fault);
+void bspi_content_forget_overrides(bspi_content *content);
 
 struct bspi_column;
 /* Transfers one stream between content and column, in either direction.  When

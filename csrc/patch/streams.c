@@ -16,7 +16,9 @@ enum {
     CONTEXT_SHIFT = 18,    /* 2 */
     CONTEXT_REF_GAP = 20,  /* 4 */
     CONTEXT_REF_DELTA = 24,/* 6 */
-    CONTEXT_BYTE_GAP = 30  /* 8 */
+    CONTEXT_BYTE_GAP = 30, /* 8 */
+    CONTEXT_REACH = 38,    /* 2 */
+    CONTEXT_CHAINED = 47
 };
 
 unsigned bspi_size_class(uint64_t value) {
@@ -117,6 +119,39 @@ static void transfer_cover(bspi_column *column, bspi_content *content) {
     }
 }
 
+/* New addresses, as differences from what the map says or from the shift of the
+ * override before: the writer takes what is shorter for the whole list. */
+static void transfer_shifts(bspi_column *column, const bspi_address_map *map,
+                            bspi_override *items, size_t count) {
+    bool reads = bspi_column_reads(column);
+    uint64_t by_map = 0, by_last = 0, shift = 0, chained;
+    for (size_t i = 0; !reads && i < count; i++) {
+        uint64_t mapped = bspi_map_address(map, items[i].old_addr);
+        by_map += bspi_size_class(bspi_zigzag((int64_t)(items[i].new_addr - mapped)));
+        by_last += bspi_size_class(
+            bspi_zigzag((int64_t)(items[i].new_addr - items[i].old_addr - shift)));
+        shift = items[i].new_addr - items[i].old_addr;
+    }
+    chained = by_last < by_map;
+    if (count == 0)
+        return;
+    bspi_column_u64(column, CONTEXT_CHAINED, &chained);
+    if (chained > 1)
+        bspi_column_fail(column, BSP_E_CORRUPT, "overrides.chained");
+    int64_t last = 0;
+    shift = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t expected = chained ? items[i].old_addr + shift
+                                    : bspi_map_address(map, items[i].old_addr);
+        int64_t difference = (int64_t)(items[i].new_addr - expected);
+        bspi_column_s64(column, CONTEXT_SHIFT + (last != 0), &difference);
+        last = difference;
+        if (reads)
+            items[i].new_addr = expected + (uint64_t)difference;
+        shift = items[i].new_addr - items[i].old_addr;
+    }
+}
+
 static void transfer_overrides(bspi_column *column, bspi_content *content) {
     bool reads = bspi_column_reads(column);
     size_t images = content->layout.image_count, used = 0;
@@ -129,7 +164,7 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
     }
     for (size_t image = 0; image < images; image++) {
         uint64_t count = reads ? 0 : content->override_starts[image + 1] - used;
-        if (!bspi_column_count(column, 2, &count))
+        if (!bspi_column_count(column, 3, &count))
             return;
         if (reads) {
             bspi_override *grown = bspi_grow(content->heap, content->overrides,
@@ -142,7 +177,7 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
             content->override_starts[image + 1] = used + (size_t)count;
         }
         bspi_override *items = content->overrides + used;
-        uint64_t before = 0;
+        uint64_t before = 0, last_reach = 0;
         for (size_t i = 0; i < count; i++) {
             uint64_t gap = items[i].old_addr - before - (i != 0);
             bspi_column_u64(column, CONTEXT_OVERRIDE, &gap);
@@ -153,18 +188,15 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
                     return;
                 }
             }
-            before = items[i].old_addr;
+            bspi_column_u64(column, CONTEXT_REACH + (last_reach != 0), &items[i].reach);
+            last_reach = items[i].reach;
+            if (reads && !bspi_add64(items[i].old_addr, items[i].reach, &before)) {
+                bspi_column_fail(column, BSP_E_CORRUPT, "overrides.reach");
+                return;
+            }
+            before = items[i].old_addr + items[i].reach;
         }
-        const bspi_address_map *map = &content->predictor.maps[image];
-        int64_t last = 0;
-        for (size_t i = 0; i < count; i++) {
-            uint64_t mapped = bspi_map_address(map, items[i].old_addr);
-            int64_t shift = (int64_t)(items[i].new_addr - mapped);
-            bspi_column_s64(column, CONTEXT_SHIFT + (last != 0), &shift);
-            last = shift;
-            if (reads)
-                items[i].new_addr = mapped + (uint64_t)shift;
-        }
+        transfer_shifts(column, &content->predictor.maps[image], items, (size_t)count);
         if (column->status != BSP_OK)
             return;
         used += (size_t)count;

@@ -245,19 +245,20 @@ uint64_t bspi_map_address(const bspi_address_map *map, uint64_t addr) {
     return addr + shift;
 }
 
-const bspi_override *bspi_map_override(const bspi_address_map *map, uint64_t addr) {
+uint64_t bspi_map_target(const bspi_address_map *map, uint64_t addr) {
     if (map->override_count == 0 || addr < map->overrides[0].old_addr)
-        return NULL;
+        return bspi_map_address(map, addr);
     size_t low, high;
     index_range(&map->override_pages, addr, &low, &high);
-    while (low < high) {
+    while (low < high) { /* the first above addr */
         size_t middle = low + (high - low) / 2;
-        if (map->overrides[middle].old_addr < addr)
+        if (map->overrides[middle].old_addr <= addr)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low < map->override_count && map->overrides[low].old_addr == addr)
-        return &map->overrides[low];
-    return NULL;
+    const bspi_override *override = &map->overrides[low - 1];
+    if (addr - override->old_addr <= override->reach)
+        return override->new_addr + (addr - override->old_addr);
+    return bspi_map_address(map, addr);
 }

@@ -18,9 +18,12 @@ typedef struct bspi_span {
     uint64_t new_addr;
 } bspi_span;
 
+/* Addresses old_addr to old_addr + reach, both included, are at the same
+ * distance from new_addr on. */
 typedef struct bspi_override {
     uint64_t old_addr;
     uint64_t new_addr;
+    uint64_t reach;
 } bspi_override;
 
 /* For each page of addresses, the index of the first item at or above it. */
@@ -37,7 +40,7 @@ typedef struct bspi_address_map {
     size_t span_count;
     size_t span_capacity;
     bspi_page_index span_pages;
-    const bspi_override *overrides; /* borrowed, strictly ascending by old_addr */
+    const bspi_override *overrides; /* borrowed, ascending by old_addr, disjoint */
     size_t override_count;
     bspi_page_index override_pages;
 } bspi_address_map;
@@ -54,7 +57,7 @@ void bspi_address_map_free(bspi_address_map *map);
 
 /* Where old address `addr` is, by the spans alone. */
 uint64_t bspi_map_address(const bspi_address_map *map, uint64_t addr);
-/* The override for `addr`, or NULL. */
-const bspi_override *bspi_map_override(const bspi_address_map *map, uint64_t addr);
+/* Where it is by overrides and spans. */
+uint64_t bspi_map_target(const bspi_address_map *map, uint64_t addr);
 
 #endif

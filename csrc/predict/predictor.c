@@ -132,11 +132,6 @@ static bool find_section(const bspi_layout_image *image, uint64_t new_off, place
     return section != NULL;
 }
 
-static uint64_t map_target(const bspi_address_map *map, uint64_t target) {
-    const bspi_override *override = bspi_map_override(map, target);
-    return override != NULL ? override->new_addr : bspi_map_address(map, target);
-}
-
 /* Resolves what the predictor says of `ref`, carried by `entry` to new_off. */
 static bool resolve(const bspi_predictor *p, const bspi_cover *entry, const bspi_ref *ref,
                     place *at, bspi_ref_site *site) {
@@ -180,7 +175,7 @@ static bool resolve(const bspi_predictor *p, const bspi_cover *entry, const bspi
         break;
     }
     site->predicted = site->local ? ref->target + (site->new_site - old_site)
-                                  : map_target(map, ref->target);
+                                  : bspi_map_target(map, ref->target);
     switch (ref->kind) {
     case BSPI_REF_X64_REL32:
     case BSPI_REF_X64_REL8:
@@ -199,7 +194,7 @@ static bool resolve(const bspi_predictor *p, const bspi_cover *entry, const bspi
         site->new_base = site->predicted & ~UINT64_C(0xfff);
         break;
     default:
-        site->new_base = ref->base != 0 ? map_target(map, ref->base) : 0;
+        site->new_base = ref->base != 0 ? bspi_map_target(map, ref->base) : 0;
         break;
     }
     return true;

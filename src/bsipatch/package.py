@@ -22,7 +22,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import zstandard
 
@@ -41,13 +41,18 @@ from bsipatch.errors import (
 from bsipatch.limits import DEFAULT, Limits
 from bsipatch.manifest import Manifest, Payload
 
-__all__ = ["FORMAT", "MAGIC", "Package", "Sink", "Verify", "write"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["FORMAT", "MAGIC", "Package", "Sink", "Verify", "compress", "expand_memory", "write"]
 
 MAGIC = b"\x89BSI\r\n\x1a\n"
 FORMAT = 1
 
 _HEADER = struct.Struct("<8sII")
 _CHUNK = 1 << 20
+#: what a zstd decoder allocates beside its window, rounded up
+_ZSTD_STATE = 1 << 20
 
 #: Turns the envelope's bytes into the manifest's, or raises: trust.verify with a policy.
 Verify = Callable[[bytes], bytes]
@@ -331,7 +336,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _decompress(chunks: Iterable[bytes], payload: Payload, limits: Limits) -> Iterator[bytes]:
     """One zstd frame of exactly payload.size bytes, in bounded pieces and a bounded window."""
-    window = 1 << min(limits.max_zstd_window_log, 31)
+    window = 1 << min(_window_log(payload.size), limits.max_zstd_window_log)
     decompressor = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
     made = 0
     try:
@@ -355,6 +360,30 @@ def _decompress(chunks: Iterable[bytes], payload: Payload, limits: Limits) -> It
 
 
 # --- writing ---
+
+
+def compress(data: Buffer, level: int) -> bytes:
+    """A whole file as the zstd frame that expand() reads back; level 1 to 22."""
+    with memoryview(data) as view:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            source_size=view.nbytes,
+            window_log=_window_log(view.nbytes),
+            write_content_size=False,
+            write_checksum=False,
+            write_dict_id=False,
+        )
+        packed: bytes = zstandard.ZstdCompressor(compression_params=parameters).compress(view)
+        return packed
+
+
+def expand_memory(size: int) -> int:
+    """Most bytes that expanding a compressed file of `size` bytes allocates at once."""
+    return (1 << _window_log(size)) + _ZSTD_STATE
+
+
+def _window_log(size: int) -> int:
+    return min(max(max(size - 1, 0).bit_length(), 10), 27)
 
 
 class Sink(Protocol):

@@ -20,7 +20,7 @@ __all__ = ["ABS64", "BASE32", "CODE", "PC32", "ZEROFILL", "Ref", "name_hash"]
 
 FORMAT_ELF = 2
 OTHER = 0
-ABS32, BACK32 = 33, 40
+ABS32, BACK32, INDEX24 = 33, 40, 41
 
 
 @dataclass(frozen=True)

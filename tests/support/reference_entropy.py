@@ -395,8 +395,9 @@ class ByteModel:
             return row * 9
         return row * 9 + 1 + (misses & 3) + (4 if misses.bit_count() > 2 else 0)
 
-    def decode(self, decoder: RangeDecoder | None, hashes: Sequence[int], selector: int,
-               known: int = 0) -> int:
+    def decode(
+        self, decoder: RangeDecoder | None, hashes: Sequence[int], selector: int, known: int = 0
+    ) -> int:
         """One byte; without a decoder, learns `known` instead."""
         selector = min(selector, self._selectors - 1)
         expected, match_class = 0, 0
@@ -425,9 +426,17 @@ class ByteModel:
             node = (1 << in_nibble | partial & ((1 << in_nibble) - 1)) - 1
             foretells = expected >> (8 - place) == partial
             forced = known >> (7 - place) & 1 if decoder is None else None
-            bit = self._bit(decoder, forced, lines, node, partial, selector,
-                            expected >> (7 - place) & 1 if foretells else None,
-                            match_class, refine_hash)
+            bit = self._bit(
+                decoder,
+                forced,
+                lines,
+                node,
+                partial,
+                selector,
+                expected >> (7 - place) & 1 if foretells else None,
+                match_class,
+                refine_hash,
+            )
             partial = partial << 1 | bit
         byte = partial & 255
         self._coded += 1
@@ -436,9 +445,18 @@ class ByteModel:
             self._advance(byte)
         return byte
 
-    def _bit(self, decoder: RangeDecoder | None, forced: int | None, lines: list[_Line],
-             node: int, partial: int, selector: int, guess: int | None, match_class: int,
-             refine_hash: int) -> int:
+    def _bit(
+        self,
+        decoder: RangeDecoder | None,
+        forced: int | None,
+        lines: list[_Line],
+        node: int,
+        partial: int,
+        selector: int,
+        guess: int | None,
+        match_class: int,
+        refine_hash: int,
+    ) -> int:
         inputs, seen = [], 0
         for slot, line in enumerate(lines):
             history = line.histories[node]

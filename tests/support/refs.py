@@ -35,6 +35,7 @@ void bspi_x86_64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, ui
 B26, B19, B14, LIT19, ADR, ADRP, ADD12, LDST12 = range(1, 9)
 REL32, REL8, RIP32 = 16, 17, 18
 ABS64, ABS32, PC32, BASE32, BASE16X4, BASE8X4, BASE24, BACK32 = 32, 33, 34, 35, 36, 37, 38, 40
+INDEX24 = 41
 CHAIN64, CHAIN64_OFFSET, CHAIN_ARM64E, CHAIN_ARM64E_AUTH, CHAIN_BIND = 48, 49, 50, 51, 52
 CHAIN_ARM64E_OFFSET = 53
 PAGE = 0xFFF
@@ -116,12 +117,14 @@ def find_in_pieces(arch: str, code: bytes, step: int, addr: int = 0) -> list[Ref
 
 
 PROGRAM = r"""
-#include <stdarg.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+typedef unsigned long size_t; /* no headers: not every target has them at hand */
+void *malloc(size_t size);
+void exit(int code);
+int printf(const char *format, ...);
+int puts(const char *line);
+double sin(double x);
+size_t strlen(const char *text);
+void qsort(void *items, size_t count, size_t size, int (*compare)(const void *, const void *));
 
 static int counters[64];
 static const char *names[] = {"zero", "one", "two", "three", "four", "five", "six"};
@@ -143,7 +146,7 @@ double mean(const double *values, size_t count) {
 }
 static void insert(const char *name, long value) {
     struct node *n = malloc(sizeof *n);
-    if (!n) { fprintf(stderr, "no memory for %s\n", name); exit(3); }
+    if (!n) { puts("no memory"); exit(3); }
     unsigned h = 5381;
     for (const char *p = name; *p; p++) h = h * 33 + (unsigned char)*p;
     n->next = heads[h & 15]; n->name = name; n->value = value; heads[h & 15] = n;
@@ -171,17 +174,18 @@ int main(int argc, char **argv) {
 
 @lru_cache(maxsize=4)
 def compiled(triple: str, folder: Path) -> bytes:
-    """PROGRAM as an object file for `triple`; needs the ziglang package.
+    """PROGRAM as a shared library for `triple`; needs the ziglang package.
 
     Raises:
         subprocess.CalledProcessError: the compiler refused.
     """
     source = folder / "program.c"
     source.write_text(PROGRAM)
-    output = folder / f"{triple}.o"
+    output = folder / f"{triple}.out"
+    libraries = [] if "macos" in triple else ["-nostdlib"]
     subprocess.run(
         [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-O2", "-fno-sanitize=undefined",
-         "-c", "-o", str(output), str(source)],
+         "-shared", "-fPIC", *libraries, "-o", str(output), str(source)],
         check=True,
         capture_output=True,
     )  # fmt: skip

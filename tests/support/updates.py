@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from bsipatch import codecs, manifest, package, trust
+from bsipatch import manifest, package, trust
 from bsipatch.manifest import Action, Activation, Baseline, Manifest, Payload, SecurityItem
 from bsipatch.publish.plan import plan
 from tests.support.trees import NEW_FRAMEWORK, OLD_FRAMEWORK, Content, File, tree_of
@@ -60,7 +60,7 @@ def make_manifest(
     actions, payloads, bodies, offset = list(planned.actions), [], [], 0
     for index, job in enumerate(planned.jobs):
         plain = _bytes_of(news, job.new.path)
-        packed = codecs.encode_zstd(plain, 3)
+        packed = package.compress(plain, 3)
         smaller = len(packed) < len(plain)
         body = packed if smaller else plain
         payloads.append(

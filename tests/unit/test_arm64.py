@@ -257,7 +257,7 @@ def test_long_reaches_agree_across_pieces() -> None:
     data = code(*words)
     whole = refs.find("arm64", data, ADDR)
     check_refs(data, ADDR, whole)
-    assert sum(r.kind == LDST12 for r in whole) > 300
+    assert sum(r.kind == LDST12 for r in whole) > 100
     for step in (4, 1000, 2048, 65536):
         assert refs.find_in_pieces("arm64", data, step, ADDR) == whole
 
@@ -301,7 +301,7 @@ def test_against_another_disassembler(tmp_path: Path) -> None:
 
 
 def macho_text(file: bytes) -> bytes:
-    """The __text section of a thin 64-bit Mach-O object."""
+    """The __text section of a thin 64-bit Mach-O file."""
     (commands,) = struct.unpack_from("<I", file, 16)
     at = 32
     for _ in range(commands):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 from tests.support import elf_model as em
@@ -13,6 +14,8 @@ from tests.support.toy_elf import (
     DYNSYM,
     ET_REL,
     EXEC,
+    GNU_HASH,
+    HASH,
     PROGBITS,
     RELA,
     RELR,
@@ -178,6 +181,29 @@ def test_dynamic_entries_that_are_addresses() -> None:
     }
 
 
+def test_relocations_and_hash_tables_name_rows_of_the_symbol_table() -> None:
+    elf = ToyElf()
+    symbols = elf.add(".dynsym", DYNSYM, ALLOC, size=24 * 6)
+    table = elf.add(".rela.plt", RELA, ALLOC, size=48, link=symbols)
+    table.data = rela(symbols.addr, 7, 3, 0) + rela(symbols.addr, 7, 0, 0)
+    old_hash = elf.add(".hash", HASH, ALLOC, size=4 * (2 + 2 + 6), link=symbols)
+    old_hash.data = struct.pack("<10I", 2, 6, 5, 0, 0, 0, 1, 0, 2, 4)
+    gnu_hash = elf.add(".gnu.hash", GNU_HASH, ALLOC, size=16 + 8 + 4 * 2 + 4 * 3, link=symbols)
+    gnu_hash.data = struct.pack("<4IQ2I3I", 2, 3, 1, 6, 1234, 3, 5, 1, 2, 3)
+    refs = refs_of(elf)
+
+    def rows(section: Section) -> dict[int, int]:
+        return {
+            off: (ref.target - symbols.addr) // 24
+            for off, ref in inside(refs, section).items()
+            if ref.kind == em.INDEX24
+        }
+
+    assert rows(table) == {12: 3}
+    assert rows(old_hash) == {4: 6, 8: 5, 24: 1, 32: 2, 36: 4}
+    assert rows(gnu_hash) == {4: 3, 24: 3, 28: 5}
+
+
 def object_file(machine: int) -> tuple[ToyElf, dict[str, Section]]:
     """A relocatable file with a section symbol for each of its sections."""
     elf = ToyElf(ET_REL, machine)
@@ -208,7 +234,11 @@ def test_relocations_of_an_object_count_from_sections() -> None:
     refs = refs_of(elf)
     text, data = OBJECT_BASE + s["text"].off, OBJECT_BASE + s["data"].off
     code = inside(refs, s[".rela.text"])
-    assert {off: (ref.base, ref.target) for off, ref in code.items()} == {
+    symbols = OBJECT_BASE + s["symbols"].off
+    rows = {off: ref.target for off, ref in code.items() if ref.kind == em.INDEX24}
+    assert rows == {12: symbols + 48, 36: symbols + 24, 60: symbols + 48, 84: symbols + 72}
+    offsets = {off: (ref.base, ref.target) for off, ref in code.items() if off not in rows}
+    assert offsets == {
         0: (text, text + 4),
         16: (data + 4, data + 16),  # counted from the end of the instruction
         24: (text, text + 9),

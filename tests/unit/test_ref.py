@@ -9,9 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import refs
 from tests.support.refs import (
-    ABS32, ABS64, ADD12, ADR, ADRP, B14, B19, B26, BACK32, BASE8X4, BASE16X4, BASE24, BASE32,
-    CHAIN64, CHAIN64_OFFSET, CHAIN_ARM64E, CHAIN_ARM64E_AUTH, CHAIN_ARM64E_OFFSET, CHAIN_BIND,
-    LDST12, LIT19, PC32, REL8, REL32, RIP32,
+    ABS32,
+    ABS64,
+    ADD12,
+    ADR,
+    ADRP,
+    B14,
+    B19,
+    B26,
+    BACK32,
+    BASE8X4,
+    BASE16X4,
+    BASE24,
+    BASE32,
+    CHAIN64,
+    CHAIN64_OFFSET,
+    CHAIN_ARM64E,
+    CHAIN_ARM64E_AUTH,
+    CHAIN_ARM64E_OFFSET,
+    CHAIN_BIND,
+    INDEX24,
+    LDST12,
+    LIT19,
+    PC32,
+    REL8,
+    REL32,
+    RIP32,
 )  # fmt: skip
 
 # Address bits of each kind's field, from the manuals; everything else is to be kept.
@@ -22,11 +45,13 @@ ADDRESS_BITS = {
     PC32: 2**32 - 1, BASE32: 2**32 - 1, BASE16X4: 0xFFFF, BASE8X4: 0xFF, BASE24: 0xFFFFFF,
     BACK32: 2**32 - 1, CHAIN64: 2**36 - 1, CHAIN64_OFFSET: 2**36 - 1, CHAIN_ARM64E: 2**43 - 1,
     CHAIN_ARM64E_AUTH: 2**32 - 1, CHAIN_ARM64E_OFFSET: 2**43 - 1, CHAIN_BIND: 0,
+    INDEX24: 2**32 - 1,
 }  # fmt: skip
 SIZES = {
     **dict.fromkeys(range(1, 9), 4), REL32: 4, REL8: 1, RIP32: 4, ABS64: 8, ABS32: 4, PC32: 4,
     BASE32: 4, BASE16X4: 2, BASE8X4: 1, BASE24: 3, BACK32: 4, CHAIN64: 8, CHAIN64_OFFSET: 8,
     CHAIN_ARM64E: 8, CHAIN_ARM64E_AUTH: 8, CHAIN_BIND: 8, CHAIN_ARM64E_OFFSET: 8,
+    INDEX24: 4,
 }  # fmt: skip
 KINDS = sorted(SIZES)
 
@@ -143,12 +168,19 @@ def test_the_furthest_branches_fit() -> None:
         (BASE16X4, "ffff", 0, 0x1000, 0x1000 + 0xFFFF * 4),
         (BASE8X4, "ff", 0, 0x1000, 0x1000 + 0xFF * 4),
         (BASE24, "563412", 0, 0x1000, 0x124456),
+        (INDEX24, "03000000", 0, 0x1000, 0x1048),
+        (INDEX24, "ffffffff", 0, 0x1000, 0x1000 + (2**32 - 1) * 24),
     ],
 )
 def test_data_and_x86_encodings(kind: int, field: str, site: int, base: int, target: int) -> None:
     stored = bytes.fromhex(field)
     assert refs.read(kind, stored, site, base) == target
     assert refs.write(kind, bytes(len(stored)), site, base, target) == stored
+
+
+@pytest.mark.parametrize("target", [0x1001, 0x1000 + 24 * 2**32, 0x1000 - 24])
+def test_between_rows_and_past_the_last_is_no_row(target: int) -> None:
+    assert refs.write(INDEX24, bytes(4), 0, 0x1000, target) is None
 
 
 @pytest.mark.parametrize(

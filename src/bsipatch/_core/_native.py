@@ -112,6 +112,8 @@ class Codec(enum.IntEnum):
     MODEL = 1
     ZSTD = 2
     LZMA = 3
+    #: what the core makes of MODEL where sharing one coder does not pay
+    MODEL_OWN = 4
 
 
 class Control:
@@ -138,19 +140,22 @@ class Control:
 class Stream:
     """One stream of a diff (plain bytes) or a patch (encoded bytes)."""
 
-    __slots__ = ("codec", "data", "id", "index", "modelled_len", "plain_len")
+    __slots__ = ("codec", "coded_len", "data", "id", "index", "modelled_len", "plain_len")
 
     def __init__(self, index: int, info: Any) -> None:
         self.index = index
         self.id: int = info.id
         self.codec = Codec(info.codec)
         self.plain_len: int = info.plain_len
+        #: bytes it takes up in a patch by itself; 0 when it shares the MODEL coder
+        self.coded_len: int = info.bytes_len if self.codec != Codec.MODEL else 0
         self.modelled_len: int = info.modelled_len
-        #: a view of the core's memory, valid until the handle is closed; None for MODEL
+        #: a view of the core's memory, valid until the handle is closed; None when the
+        #: core alone can decode it
         self.data: memoryview | None = None
         if info.bytes != ffi.NULL:
             self.data = memoryview(ffi.buffer(info.bytes, info.bytes_len)).toreadonly()
-        elif info.bytes_len == 0 and self.codec != Codec.MODEL:
+        elif info.bytes_len == 0 and self.codec not in (Codec.MODEL, Codec.MODEL_OWN):
             self.data = memoryview(b"")
 
 

@@ -56,7 +56,8 @@ typedef enum bsp_codec {
     BSP_CODEC_PLAIN = 0,
     BSP_CODEC_MODEL = 1,
     BSP_CODEC_ZSTD = 2,
-    BSP_CODEC_LZMA = 3
+    BSP_CODEC_LZMA = 3,
+    BSP_CODEC_MODEL_OWN = 4
 } bsp_codec;
 
 typedef struct bsp_stream_info {

@@ -8,22 +8,36 @@ from __future__ import annotations
 
 import sys
 
-from . import _signals
-
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the command line and exits. `argv` is without the program's name."""
+    """Runs the command line and exits. `argv` is without the program's name.
+
+    Without `argv` the process is ours: until the handlers are in place a signal
+    ends it silently, and once the work is done none can spoil the exit code.
+    """
+    ours = argv is None
+    if ours:
+        _until_ready()
     arguments = sys.argv[1:] if argv is None else argv
     if arguments in (["--version"], ["-V"]):
         from .. import __version__
 
         print(f"bsipatch {__version__}")
         sys.exit(0)
-    with _signals.catching():
+    from . import _signals
+
+    with _signals.catching(to_the_end=ours):
         code = _signals.guarded(lambda: _run(arguments), json="--json" in arguments)
     sys.exit(code)
+
+
+def _until_ready() -> None:
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(arguments: list[str]) -> int:

@@ -34,8 +34,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def catching() -> Iterator[None]:
-    """Installs the handlers for the time of a command, and puts back what was there."""
+def catching(*, to_the_end: bool = False) -> Iterator[None]:
+    """Installs the handlers for the time of a command, and puts back what was there.
+
+    `to_the_end`: afterwards the process only ends, and signals are ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,7 +51,7 @@ def catching() -> Iterator[None]:
         yield
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bsipatch import codecs, delta
+from bsipatch import delta, package
 from bsipatch.errors import TreeDriftError
 from bsipatch.limits import MIB, Limits
 from bsipatch.manifest import Payload
@@ -26,8 +26,8 @@ _QUICK_ABOVE = 8 * MIB
 _QUICK_LEVEL = 3
 #: full effort makes a quick result smaller by less than this factor
 _EFFORT_GAIN = 2
-#: what a zstd decoder allocates beside its window, rounded up
-_ZSTD_STATE = 1 * MIB
+#: effort for whole files
+_LEVELS = {delta.Profile.FAST: 9, delta.Profile.BALANCED: 17, delta.Profile.MAX: 22}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,10 @@ def _smaller(
         return patch
     with MappedFile(new_file, max_size=limits.max_file_size) as mapped:
         if patch is not None and job.new.size > _QUICK_ABOVE:
-            quick = len(codecs.encode_zstd(mapped.data, _QUICK_LEVEL))
+            quick = len(package.compress(mapped.data, _QUICK_LEVEL))
             if patch[0].length * _EFFORT_GAIN <= quick:
                 return patch
-        level = codecs.EFFORTS[profile.value].zstd_level
-        packed = codecs.encode_zstd(mapped.data, level)
+        packed = package.compress(mapped.data, _LEVELS[profile])
         whole = len(packed) >= mapped.size
         length = mapped.size if whole else len(packed)
         if patch is not None and bound is not None and bound < length:
@@ -122,7 +121,7 @@ def _smaller(
             return _full("plain", length, sha256, job.new.size, 0), new_file
     packed_file = scratch.with_suffix(".zst")
     packed_file.write_bytes(packed)
-    memory = (1 << codecs.zstd_window_log(job.new.size)) + _ZSTD_STATE
+    memory = package.expand_memory(job.new.size)
     payload = _full("zstd", length, hashlib.sha256(packed).hexdigest(), job.new.size, memory)
     if patch is not None:
         patch[1].unlink(missing_ok=True)

@@ -11,8 +11,8 @@ __all__ = ["Difference", "DifferenceKind", "compare", "content_index"]
 
 DifferenceKind = Literal[
     "added",  # only the new tree has the path, and its content is new
-    "moved",  # as added, but the content is that of a path that went away
-    "copied",  # as added, but the content is that of a path that stays
+    "moved",  # as added, but the content is that of a path that lost it
+    "copied",  # as added, but the content is that of a path that keeps it
     "removed",  # only the old tree has the path
     "changed",  # a file with other bytes
     "mode",  # the same content with another mode or other extended attributes
@@ -91,6 +91,11 @@ def _arrival(entry: Entry, index: dict[tuple[int, str], list[Entry]], new: Tree)
     twins = index.get((entry.size, entry.digest), []) if entry.kind == "file" else []
     if not twins:
         return Difference("added", entry.path, None, entry)
-    gone = [twin for twin in twins if twin.path not in new]
+    gone = [twin for twin in twins if not _still_there(twin, new)]
     source = (gone or twins)[0].path
     return Difference("moved" if gone else "copied", entry.path, None, entry, source)
+
+
+def _still_there(entry: Entry, new: Tree) -> bool:
+    after = new.get(entry.path)
+    return after is not None and after.same_content(entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections.abc import Callable
 from typing import IO
 
 from bsipatch.errors import from_os_error
@@ -99,10 +100,14 @@ class VerityHasher:
         return self.digest().hex()
 
 
-def verity_digest_fd(fd: int, *, progress: object = None) -> tuple[str, int]:
+def verity_digest_fd(
+    fd: int, *, most: int | None = None, progress: Callable[[int], None] | None = None
+) -> tuple[str, int]:
     """(digest as hex, size in bytes) of the file open at `fd`, read from its start by offset.
 
-    Raises SystemCallError when reading fails.  `progress`, a callable, gets the bytes just read.
+    Reading ends soon after `most` bytes: a size above it means the file is longer, and the digest
+    is then worthless.  `progress` gets the number of bytes just read.
+    Raises SystemCallError when reading fails.
     """
     hasher = VerityHasher()
     buffer = bytearray(READ_SIZE)
@@ -110,8 +115,10 @@ def verity_digest_fd(fd: int, *, progress: object = None) -> tuple[str, int]:
     try:
         while got := os.preadv(fd, [buffer], hasher.size):
             hasher.update(view[:got])
-            if callable(progress):
+            if progress is not None:
                 progress(got)
+            if most is not None and hasher.size > most:
+                break
     except OSError as error:
         raise from_os_error(error, detail="reading failed") from error
     return hasher.hexdigest(), hasher.size

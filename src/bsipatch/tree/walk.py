@@ -159,7 +159,7 @@ class _Walker:
     def _file(self, fd: int, listed: os.stat_result, path: str) -> Entry:
         try:
             before = self._same(fd, listed, path)
-            digest, size = verity_digest_fd(fd, progress=self._progress)
+            digest, size = verity_digest_fd(fd, most=before.st_size, progress=self._progress)
             after = os.fstat(fd)
             if size != before.st_size or _version(before) != _version(after):
                 raise TreeDriftError("changed while it was read", file=self._shown / path)
