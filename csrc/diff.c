@@ -136,8 +136,8 @@ static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, cons
     BSPI_TRY(bspi_find_fills(content, &diff->new_, fault));
     BSPI_TRY(bspi_search_cover(content, &diff->old, &diff->new_, &diff->options, control, fault));
     BSPI_TRY(bspi_content_predictor(content, &diff->old, fault));
-    BSPI_TRY(bspi_choose_overrides(content, &diff->old, &diff->new_, diff->options.jobs, control,
-                                   fault));
+    BSPI_TRY(bspi_choose_overrides(content, &diff->old, &diff->new_, false, diff->options.jobs,
+                                   control, fault));
     BSPI_TRY(bspi_find_corrections(content, &diff->old, &diff->new_, diff->options.jobs, control,
                                    fault));
     BSPI_TRY(gather_literals(content, new_, fault));

@@ -5,11 +5,13 @@
 #include "../patch/content.h"
 
 /* Chooses overrides: pairs (old target, new target) that put right more
- * references than they put wrong.  content must have its predictor (without
+ * references than they put wrong.  With `sure` only those that several
+ * references ask for: one that stands alone may come from a misplaced run of the
+ * cover, and must not be shown to the matcher as a fact.  content must have its predictor (without
  * overrides); fills content->overrides and override_starts and installs them. */
 bsp_status bspi_choose_overrides(bspi_content *content, const bspi_file *old,
-                                 const bspi_file *new_, unsigned jobs, bsp_control *control,
-                                 bsp_fault *fault);
+                                 const bspi_file *new_, bool sure, unsigned jobs,
+                                 bsp_control *control, bsp_fault *fault);
 
 /* Finds reference and byte corrections and gathers the literals. */
 bsp_status bspi_find_corrections(bspi_content *content, const bspi_file *old,

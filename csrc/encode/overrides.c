@@ -34,6 +34,7 @@ typedef struct {
     claim *candidates;     /* second pass: the best claim of each target, sorted */
     size_t candidate_count;
     size_t *image_starts;
+    int64_t least; /* gain that an override must have */
     struct override_worker {
         bool ready;
         bspi_walker walker;
@@ -195,7 +196,7 @@ static size_t take_run(chooser *c, size_t first, size_t end, size_t *used) {
             break;
         }
     }
-    if (best <= 0)
+    if (best <= c->least)
         return first + 1;
     bspi_override override = {items[first].old_target, items[first].actual,
                               items[last].old_target - items[first].old_target};
@@ -221,13 +222,13 @@ static bsp_status keep_worthwhile(chooser *c, bsp_fault *fault) {
 }
 
 bsp_status bspi_choose_overrides(bspi_content *content, const bspi_file *old,
-                                 const bspi_file *new_, unsigned jobs, bsp_control *control,
-                                 bsp_fault *fault) {
+                                 const bspi_file *new_, bool sure, unsigned jobs,
+                                 bsp_control *control, bsp_fault *fault) {
     bspi_heap *heap = content->heap;
     (void)old;
     size_t windows = (size_t)((new_->size + BSPI_ENCODE_WINDOW - 1) / BSPI_ENCODE_WINDOW);
     unsigned workers = BSPI_MAX(jobs, 1u);
-    chooser c = {content, new_, control, NULL, NULL, 0, NULL, NULL};
+    chooser c = {content, new_, control, NULL, NULL, 0, NULL, sure ? FIX_PRICE : 0, NULL};
     bsp_status status = BSP_E_NOMEM;
     c.windows = bspi_alloc(heap, windows + 1, sizeof *c.windows, true);
     c.workers = bspi_alloc(heap, workers, sizeof *c.workers, true);

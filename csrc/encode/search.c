@@ -77,7 +77,8 @@ bsp_status bspi_search_cover(bspi_content *content, const bspi_file *old, const 
         /* Once more with what the second round could not yet know. */
         status = bspi_content_predictor(content, old, fault);
         if (status == BSP_OK)
-            status = bspi_choose_overrides(content, old, new_, options->jobs, control, fault);
+            status = bspi_choose_overrides(content, old, new_, true, options->jobs, control,
+                                           fault);
         if (status == BSP_OK)
             status = round_of(content, old, new_, options, &v, BSPI_LABEL_TARGET, effort, control,
                               fault);

@@ -10,6 +10,7 @@
 #else
 #define PREFETCH(address) ((void)0)
 #endif
+
 /* Beside the caller's contexts: the byte that the match foretells is one more
  * context, the match itself one more input, and a constant the last. */
 #define INPUTS 12u /* one more, so that they fill whole vectors */
@@ -356,8 +357,8 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
     int32_t error = (int32_t)(bit << 16) - (int32_t)mixed;
     unsigned shift = model->coded < FAST_UNTIL ? 14 : model->coded < BRISK_UNTIL ? 15 : 16;
     for (unsigned i = 0; i < INPUTS; i++) {
-        int32_t weight = weights[i] + bspi_shift_down(inputs[i] * error + (1 << (shift - 1)), shift);
-        weights[i] = BSPI_MAX(BSPI_MIN(weight, WEIGHT_MAX), -WEIGHT_MAX);
+        int32_t step = bspi_shift_down(inputs[i] * error + (1 << (shift - 1)), shift);
+        weights[i] = BSPI_MAX(BSPI_MIN(weights[i] + step, WEIGHT_MAX), -WEIGHT_MAX);
     }
     for (uint32_t i = 0; i < slots; i++) {
         bspi_adapt(&model->maps[i][*states[i]], bit, MAP_LIMIT);
@@ -395,8 +396,9 @@ static uint8_t code_byte(bspi_byte_model *model, byte_pass *pass, const uint32_t
     for (unsigned place = 0; place < 8; place++) {
         if (place == 0 || place == 4)
             find_lines(model, pass, partial);
-        uint32_t node = place < 4 ? partial : 1u << (place - 4) | (partial & ((1u << (place - 4)) - 1));
-        unsigned bit = code_bit(model, pass, partial, node - 1, place, byte >> (7 - place) & 1);
+        uint32_t first = 1u << (place & 3); /* node of this depth in the nibble's tree */
+        uint32_t node = (first | (partial & (first - 1))) - 1;
+        unsigned bit = code_bit(model, pass, partial, node, place, byte >> (7 - place) & 1);
         partial = partial << 1 | bit;
     }
     byte = (uint8_t)partial;

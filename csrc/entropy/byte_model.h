@@ -25,7 +25,7 @@
 
 typedef struct bspi_byte_options {
     uint32_t contexts;   /* 1 to BSPI_BYTE_CONTEXTS, hashes per byte */
-    uint32_t selectors;  /* 1 to BSPI_BYTE_SELECTORS, sets of mixer weights; 60 KB each */
+    uint32_t selectors;  /* 1 to BSPI_BYTE_SELECTORS, sets of mixer weights; 50 KB each */
     uint32_t table_bits; /* 4 to 22: each context has 2^table_bits lines of 16 bytes */
     uint32_t match_bits; /* 8 to 24: 2^match_bits bytes are remembered, and as many again
                             serve to find them; 0 turns the match model off */

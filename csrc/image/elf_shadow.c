@@ -1,6 +1,8 @@
 /* elf_shadow.c: what the loader will write into blank slots. */
 #include "elf_shadow.h"
 
+#include <string.h>
+
 #include "elf.h"
 
 enum {
@@ -28,32 +30,71 @@ static const bspi_section *section_of(const bspi_image *image, uint64_t addr, si
     return NULL;
 }
 
-static void linked(const bspi_file *file, const bspi_image *image, bspi_shadow_visit visit,
-                   void *context) {
-    static const char name[] = ".rela.dyn";
-    uint32_t wanted = bspi_name_hash(name, sizeof name - 1);
+static const bspi_section *section_named(const bspi_image *image, const char *name) {
+    uint32_t wanted = bspi_name_hash(name, strlen(name));
+    for (size_t i = 0; i < image->section_count; i++)
+        if (image->sections[i].name == wanted && image->sections[i].mapped &&
+            image->sections[i].file_size != 0)
+            return &image->sections[i];
+    return NULL;
+}
+
+/* A hash of the name at `at` of a string table. */
+static uint64_t hash_name(const bspi_file *file, uint64_t off, uint64_t size, uint32_t at) {
+    uint64_t end = at;
+    while (end < size && end - at < 512 && file->data[off + end] != 0)
+        end++;
+    return at < size ? bspi_name_hash(file->data + off + at, (size_t)(end - at)) : 0;
+}
+
+/* What dynamic symbol `symbol` is called, as a label. */
+static uint64_t symbol_label(const bspi_file *file, const bspi_image *image, uint32_t symbol) {
+    const bspi_section *symbols = section_named(image, ".dynsym");
+    const bspi_section *names = section_named(image, ".dynstr");
+    uint64_t at = (uint64_t)symbol * ELF_SYMBOL_LEN;
+    if (symbols == NULL || names == NULL || !bspi_within(at, ELF_SYMBOL_LEN, symbols->file_size))
+        return symbol;
+    uint32_t name = bspi_load32(file->data + symbols->file_off + at);
+    return hash_name(file, names->file_off, names->file_size, name);
+}
+
+/* Slots that the loader fills with one thing, known before (zero in the file)
+ * or named by a symbol (whatever stands there until then). */
+static void linked_table(const bspi_file *file, const bspi_image *image,
+                         const bspi_section *table, bspi_shadow_visit visit, void *context) {
     uint32_t relative = image->arch == BSPI_ARCH_ARM64 ? AARCH64_RELATIVE : X86_64_RELATIVE;
     size_t hint = 0;
     uint64_t misses = 0; /* a hostile table must not cost a search of all sections each time */
-    for (size_t i = 0; i < image->section_count; i++) {
-        const bspi_section *table = &image->sections[i];
-        if (table->name != wanted || !table->mapped)
+    for (uint64_t at = 0; table->file_size - at >= ELF_RELA_LEN && misses < 4096;
+         at += ELF_RELA_LEN) {
+        const uint8_t *entry = file->data + table->file_off + at;
+        uint32_t type = bspi_load32(entry + 8), symbol = bspi_load32(entry + 12);
+        if ((symbol == 0) != (type == relative))
             continue;
-        for (uint64_t at = 0; table->file_size - at >= ELF_RELA_LEN && misses < 4096;
-             at += ELF_RELA_LEN) {
-            const uint8_t *entry = file->data + table->file_off + at;
-            if (bspi_load64(entry + 8) != relative)
-                continue;
-            const bspi_section *section = section_of(image, bspi_load64(entry), &hint);
-            if (section == NULL) {
-                misses++;
-                continue;
-            }
-            bspi_shadow slot = {section->file_off + (bspi_load64(entry) - section->addr),
-                                bspi_load64(entry + 16), 8, false};
-            if (bspi_load64(file->data + slot.off) == 0)
-                visit(context, &slot);
+        const bspi_section *section = section_of(image, bspi_load64(entry), &hint);
+        if (section == NULL) {
+            misses++;
+            continue;
         }
+        bspi_shadow slot = {section->file_off + (bspi_load64(entry) - section->addr),
+                            bspi_load64(entry + 16), 8, symbol != 0};
+        if (symbol == 0 && bspi_load64(file->data + slot.off) != 0)
+            continue;
+        if (symbol != 0)
+            slot.target = (symbol_label(file, image, symbol) << 20) + slot.target;
+        visit(context, &slot);
+        slot.off = table->file_off + at;
+        visit(context, &slot);
+    }
+}
+
+static void linked(const bspi_file *file, const bspi_image *image, bspi_shadow_visit visit,
+                   void *context) {
+    static const char *const tables[] = {".rela.dyn", ".rela.plt"};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        const bspi_section *table = section_named(image, tables[i]);
+        if (table != NULL)
+            linked_table(file, image, table, visit, context);
     }
 }
 
@@ -82,14 +123,6 @@ static bool is_wide(const bspi_image *image, uint32_t type) {
     if (image->arch == BSPI_ARCH_ARM64)
         return type == AARCH64_ABS64 || type == AARCH64_PREL64;
     return type == X86_64_64 || type == X86_64_PC64;
-}
-
-/* What a symbol without bytes in this file is called. */
-static uint64_t name_of(const bspi_file *file, const header *names, uint32_t at) {
-    uint64_t end = at;
-    while (end < names->size && end - at < 512 && file->data[names->off + end] != 0)
-        end++;
-    return at < names->size ? bspi_name_hash(file->data + names->off + at, (size_t)(end - at)) : 0;
 }
 
 static void object_table(const bspi_file *file, const bspi_image *image, uint64_t table,
@@ -124,8 +157,11 @@ static void object_table(const bspi_file *file, const bspi_image *image, uint64_
             }
         }
         if (slot.elsewhere)
-            slot.target = (name_of(file, &names, bspi_load32(named)) << 20 ^
+            slot.target = (hash_name(file, names.off, names.size, bspi_load32(named)) << 20 ^
                            (uint64_t)section << 52) + bspi_load64(named + 8) + addend;
+        visit(context, &slot);
+        slot.off = rela->off + at;
+        slot.size = 8;
         visit(context, &slot);
     }
 }

@@ -21,7 +21,9 @@ typedef struct bspi_shadow {
 typedef void (*bspi_shadow_visit)(void *context, const bspi_shadow *slot);
 
 /* Calls visit for each slot of a relative relocation whose bytes are zero; in a
- * relocatable file for each slot of any relocation. */
+ * relocatable file for each slot of any relocation.  Each relocation's r_offset
+ * gets the same treatment: what it names is known once the slots are aligned,
+ * and a blank table and its relocations could else agree on a wrong alignment. */
 void bspi_elf_shadow(const bspi_file *file, const bspi_image *image, bspi_shadow_visit visit,
                      void *context);
 

@@ -106,7 +106,8 @@ static unsigned group_parts(unsigned opcode, uint8_t modrm) {
 
 /* The parts of an opcode of the OTHER kind.  *at is behind the opcode byte and
  * is left behind the last one; *extra is for immediates that no part stands for. */
-static inline unsigned other_parts(const uint8_t *p, unsigned *at, const prefixes *pre, unsigned *extra) {
+static inline unsigned other_parts(const uint8_t *p, unsigned *at, const prefixes *pre,
+                                   unsigned *extra) {
     const uint8_t *next = p + *at;
     unsigned opcode = next[-1];
     switch (bspi_x64_one_byte[opcode] & ~BSPI_X64_OTHER) {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bsipatch.cli import main
 
 
@@ -47,7 +48,11 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         captured = capsys.readouterr()
         found = ended.value.code
         assert isinstance(found, int)
-        assert found in ({code} if isinstance(code, int) else code), (arguments, captured.out, captured.err)
+        assert found in ({code} if isinstance(code, int) else code), (
+            arguments,
+            captured.out,
+            captured.err,
+        )
         assert "Traceback" not in captured.err
         return Ended(found, captured.out, captured.err)
 

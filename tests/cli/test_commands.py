@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from tests.support.trees import NEW_FRAMEWORK, OLD_FRAMEWORK, write_tree
 
 from .conftest import Cli
@@ -39,13 +40,14 @@ def trees(folder: Path, cli: Cli) -> Path:
     return folder
 
 
-BUILD = (
-    "build --base base --new next --release release.toml --key keys/private.pem -o a.bsi".split()
-)
-INIT = (
-    "init --store store --baseline base --product Demo --version 26.3.1 --build 25D2128 "
-    "--trust keys/public.pem"
-).split()
+BUILD = [
+    *("build", "--base", "base", "--new", "next", "--release", "release.toml"),
+    *("--key", "keys/private.pem", "-o", "a.bsi"),
+]
+INIT = [
+    *("init", "--store", "store", "--baseline", "base", "--trust", "keys/public.pem"),
+    *("--product", "Demo", "--version", "26.3.1", "--build", "25D2128"),
+]
 
 
 # --- one file ---
@@ -109,9 +111,7 @@ def test_keygen_never_overwrites(cli: Cli, folder: Path) -> None:
     assert (folder / "keys/private.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_pass_phrases(
-    cli: Cli, trees: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pass_phrases(cli: Cli, trees: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (trees / "word").write_text("open sesame\nnot this line\n")
     assert cli("keygen", "one", "--passphrase-file", "word", "--json").told["encrypted"]
     assert b"ENCRYPTED" in (trees / "one/private.pem").read_bytes()
@@ -167,11 +167,11 @@ def test_verify_notices_every_kind_of_damage(cli: Cli, trees: Path) -> None:
 
 def test_thresholds(cli: Cli, trees: Path) -> None:
     cli("keygen", "more", "--no-passphrase")
-    both = "-t keys/public.pem -t more/public.pem --threshold 2".split()
+    both = ("-t", "keys/public.pem", "-t", "more/public.pem", "--threshold", "2")
     cli("verify", "a.bsi", *both, code=44)
     cli(*BUILD, "--key", "more/private.pem")
     cli("verify", "a.bsi", *both)
-    same = "-t keys/public.pem -t keys/public.pem --threshold 2".split()
+    same = ("-t", "keys/public.pem", "-t", "keys/public.pem", "--threshold", "2")
     cli("verify", "a.bsi", *same, code=40)
 
 

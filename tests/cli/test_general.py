@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bsipatch import __version__
 from bsipatch.cli._app import COMMANDS
 from bsipatch.errors import error_classes
@@ -84,7 +85,9 @@ def test_errors_are_one_object_under_json(cli: Cli, folder: Path) -> None:
 
 
 def test_exit_codes_are_one_table(cli: Cli) -> None:
-    rows = {row["exit_code"]: row["error"] for row in cli("exit-codes", "--json").told["exit_codes"]}
+    rows = {
+        row["exit_code"]: row["error"] for row in cli("exit-codes", "--json").told["exit_codes"]
+    }
     assert rows[0] == ""
     assert {cls.exit_code for cls in error_classes().values()} | {0} == set(rows)
     assert " 61  store-busy" in cli("exit-codes").out

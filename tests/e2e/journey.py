@@ -98,7 +98,9 @@ class Journey:
         """The update file of one improvement."""
         return self.folder / f"{letter}.bsi"
 
-    def build(self, letter: str, base: int, new: int, out: Path | None = None, **fields: str) -> Any:
+    def build(
+        self, letter: str, base: int, new: int, out: Path | None = None, **fields: str
+    ) -> Any:
         """Builds an update; `fields` change release.toml."""
         release = {
             "product": "Demo",
@@ -183,7 +185,7 @@ def interrupt(journey: Journey, letter: str, after: float, number: signal.Signal
     )
     time.sleep(after)
     child.send_signal(number)
-    out, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=60)
     # before our main runs, a signal is the interpreter's own affair
     assert "Traceback" not in err or "bsipatch/cli/_" not in err, err
     return child.returncode

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from bsipatch.tree import walk
 
 from .journey import COMMAND, Journey, environment, make_framework, prepare, run, told

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from bsipatch.tree import walk
 
 from .journey import run, told

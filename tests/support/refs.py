@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -194,5 +195,7 @@ def compiled(triple: str, folder: Path) -> bytes:
 
 def cross_check_reason() -> str | None:
     """Why the check against another disassembler cannot run, None when it can."""
+    if "asan" in os.environ.get("LD_PRELOAD", ""):
+        return "capstone cannot be loaded under the address sanitizer"
     lacking = [name for name in ("ziglang", "capstone") if not importlib.util.find_spec(name)]
     return f"needs {' and '.join(lacking)}" if lacking else None

@@ -23,9 +23,13 @@ CREATED = 1_773_700_000
 
 
 @functools.cache
+def _key(number: int) -> trust.PrivateKey:
+    return trust.generate()
+
+
 def key(number: int = 0) -> trust.PrivateKey:
     """The same few keys for all tests of a run."""
-    return trust.generate()
+    return _key(number)
 
 
 def policy(*numbers: int, threshold: int = 1) -> trust.Policy:

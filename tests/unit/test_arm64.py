@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.support import refs
 from tests.support.refs import ADD12, ADR, ADRP, B14, B19, B26, LDST12, LIT19, Ref
 
@@ -281,8 +283,7 @@ def test_against_another_disassembler(tmp_path: Path) -> None:
     """Every PC-relative instruction that capstone sees in compiled code is found, and no other."""
     if reason := refs.cross_check_reason():
         pytest.skip(reason)
-    import capstone
-
+    capstone = importlib.import_module("capstone")
     data = macho_text(refs.compiled("aarch64-macos", tmp_path))
     ours = {r.off: (r.kind, r.target) for r in refs.find("arm64", data, ADDR) if r.kind <= ADRP}
     decoder = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)

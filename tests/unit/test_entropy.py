@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.support import reference_entropy as reference
 from tests.support.native import load
 
@@ -100,7 +101,7 @@ def heap() -> Iterator[Any]:
 
 
 def new_heap(fail_at: int = 0) -> Any:
-    heap = ffi.new("bspi_heap *")
+    heap: Any = ffi.new("bspi_heap *")
     lib.bspi_heap_init(heap, 0)
     heap.fail_at = fail_at
     return heap
@@ -108,7 +109,7 @@ def new_heap(fail_at: int = 0) -> Any:
 
 def coded(heap: Any, encode: Callable[[Any], object]) -> bytes:
     """What `encode` writes into a fresh encoder."""
-    buffer = ffi.new("bspi_buffer *", {"heap": heap})
+    buffer: Any = ffi.new("bspi_buffer *", {"heap": heap})
     encoder = ffi.new("bspi_encoder *")
     lib.bspi_encoder_init(encoder, buffer)
     encode(encoder)
@@ -237,7 +238,7 @@ def test_raw_round_trip(values: list[tuple[int, int]]) -> None:
 
 
 def test_the_code_leaves_what_was_in_the_buffer_before(heap: Any) -> None:
-    buffer = ffi.new("bspi_buffer *", {"heap": heap})
+    buffer: Any = ffi.new("bspi_buffer *", {"heap": heap})
     first, second = ffi.new("bspi_encoder *"), ffi.new("bspi_encoder *")
     lib.bspi_encoder_init(first, buffer)
     lib.bspi_encoder_raw(first, 0xABCD00FF, 32)
@@ -510,7 +511,7 @@ def test_every_refused_allocation_is_survived() -> None:
 
 def test_a_refused_byte_sticks() -> None:
     heap = new_heap(fail_at=2)
-    buffer = ffi.new("bspi_buffer *", {"heap": heap})
+    buffer: Any = ffi.new("bspi_buffer *", {"heap": heap})
     encoder = ffi.new("bspi_encoder *")
     lib.bspi_encoder_init(encoder, buffer)
     for i in range(1000):

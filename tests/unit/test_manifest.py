@@ -262,8 +262,8 @@ def action_at(made: Manifest, path: str) -> int:
     return next(i for i, a in enumerate(made.actions) if a.path == path)
 
 
-def with_action(made: Manifest, path: str, **changes: Any) -> Manifest:
-    index = action_at(made, path)
+def with_action(made: Manifest, at: str, /, **changes: Any) -> Manifest:
+    index = action_at(made, at)
     actions = list(made.actions)
     actions[index] = replace(actions[index], **changes)
     return replace(made, actions=tuple(actions))

@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.support import refs
 from tests.support.refs import (
     ABS32,
@@ -35,7 +36,7 @@ from tests.support.refs import (
     REL8,
     REL32,
     RIP32,
-)  # fmt: skip
+)
 
 # Address bits of each kind's field, from the manuals; everything else is to be kept.
 ADDRESS_BITS = {

@@ -44,8 +44,7 @@ VECTORS = [
         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
     ),
     (
-        b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn"
-        b"hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
+        b"".join(bytes(range(97 + i, 105 + i)) for i in range(14)),
         "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1",
     ),
     (b"a" * 1_000_000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from bsipatch.errors import StoreBusyError, StoreStateError, UnsafePathError
 from bsipatch.store import durable, history, snapshot
 from bsipatch.store.beneath import CREATE, DIRECTORY, Beneath, has_openat2
@@ -54,7 +55,9 @@ def test_beneath_opens_what_is_inside(beneath: Beneath) -> None:
     assert beneath.stat("").st_mode & 0o170000 == 0o040000
 
 
-@pytest.mark.parametrize("path", ["../outside/file", "/etc/passwd", "a/../../outside", "a//b", ".", "a/\0"])
+@pytest.mark.parametrize(
+    "path", ["../outside/file", "/etc/passwd", "a/../../outside", "a//b", ".", "a/\0"]
+)
 def test_beneath_refuses_paths_that_are_not_plain(beneath: Beneath, path: str) -> None:
     with pytest.raises(UnsafePathError):
         beneath.open(path)
@@ -151,9 +154,11 @@ def test_the_lock_names_its_holder(folder: int, tmp_path: Path) -> None:
         assert told is not None
         assert str(os.getpid()) in told
         assert "apply" in told
-        with pytest.raises(StoreBusyError, match=str(os.getpid())):
-            with locked(folder, "gc", timeout=0, file="store"):
-                pass
+        with (
+            pytest.raises(StoreBusyError, match=str(os.getpid())),
+            locked(folder, "gc", timeout=0, file="store"),
+        ):
+            pass
     assert holder(folder) is None
     with locked(folder, "gc", timeout=0, file="store"):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.support import refs
 from tests.support.refs import REL8, REL32, RIP32, Ref
 
@@ -205,9 +207,8 @@ def test_against_another_disassembler(tmp_path: Path) -> None:
     """Every relative operand that capstone sees in compiled code is found, and no other."""
     if reason := refs.cross_check_reason():
         pytest.skip(reason)
-    import capstone
-    from capstone import x86
-
+    capstone = importlib.import_module("capstone")
+    x86 = importlib.import_module("capstone.x86")
     data = elf_text(refs.compiled("x86_64-linux-gnu", tmp_path))
     ours = {r.off: (r.kind, r.target) for r in refs.find("x86_64", data, ADDR)}
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)

@@ -35,7 +35,6 @@ SHARED: Mapping[str, tuple[str, ...]] = {
     "strategy": ("init", "apply"),
     "key": ("build",),
     "passphrase_file": ("keygen", "build"),
-    "json": (),
 }
 
 
@@ -92,7 +91,7 @@ def _read(data: bytes, file: Path, commands: set[str]) -> dict[str, dict[str, An
         users = SHARED.get(_parameter(name))
         if users is None:
             raise ConfigError(f"`{name}` is not an option that commands share", file=file)
-        for command in users or commands:
+        for command in users:
             found.setdefault(command, {})[_parameter(name)] = value
     for command, options in own.items():
         found.setdefault(command, {}).update(options)

@@ -27,9 +27,7 @@ def command(store: Store, jobs: Jobs = None, json: Json = False) -> None:
         _output.progress(json) as bar,
         _signals.working() as stop,
     ):
-        report = stores.check(
-            opened, work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop)
-        )
+        report = stores.check(opened, work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop))
     facts = {
         "ok": report.sound,
         "sound": report.sound,

@@ -13,9 +13,7 @@ from ._options import Jobs, Json
 
 def command(
     old: Annotated[Path, typer.Argument(help="The old file.", metavar="OLD")],
-    patch: Annotated[
-        Path, typer.Argument(help="The patch: ours or BSDIFF40.", metavar="PATCH")
-    ],
+    patch: Annotated[Path, typer.Argument(help="The patch: ours or BSDIFF40.", metavar="PATCH")],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="NEW", help="Where to write the new file.")
     ],

@@ -29,19 +29,23 @@ def inspect(patch: Path | Buffer, *, limits: Limits = _limits.DEFAULT) -> PatchR
         ):
             return inspect(file.data, limits=limits)
 
-    from bsipatch._core import Patch
+    from bsipatch._core import Codec, Patch
 
     with Patch(patch, max_plain=limits.max_plain, memory_budget=limits.memory_budget) as handle:
         info = handle.info
-        reports = []
-        generic = 0
-        for stream in handle.streams():
-            encoded = None if stream.data is None else len(stream.data)
-            generic += encoded or 0
-            reports.append(
-                StreamReport(stream.id, stream.codec.name.lower(), stream.plain_len, encoded)
+        streams = handle.streams()
+        by_core = (Codec.MODEL, Codec.MODEL_OWN)
+        generic = sum(stream.coded_len for stream in streams if stream.codec not in by_core)
+        reports = tuple(
+            StreamReport(
+                id=stream.id,
+                codec=stream.codec.name.lower().replace("_", "-"),
+                plain=stream.plain_len,
+                encoded=None if stream.codec == Codec.MODEL else stream.coded_len,
             )
-            del stream
+            for stream in streams
+        )
+        del streams  # their views end with the handle
         return PatchReport(
             format_version=info.format_version,
             old_size=info.old_size,
@@ -51,5 +55,5 @@ def inspect(patch: Path | Buffer, *, limits: Limits = _limits.DEFAULT) -> PatchR
             new_check=info.new_check.hex(),
             plain_bytes=info.plain_bytes,
             modelled_bytes=length_of(patch) - generic,
-            streams=tuple(reports),
+            streams=reports,
         )

@@ -21,8 +21,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """One stream of a patch. Sizes in bytes; encoded is None for modelled streams,
-    which share one coder."""
+    """One stream of a patch. Sizes in bytes; encoded is None for streams that share a coder."""
 
     id: int
     codec: str
@@ -41,7 +40,7 @@ class PatchReport:
     old_check: str  #: first 8 bytes of the old file's SHA-256, as hex
     new_check: str
     plain_bytes: int  #: all streams once decoded
-    modelled_bytes: int  #: header, directory and the shared range coder
+    modelled_bytes: int  #: what the core coded itself: header, directory, modelled streams
     streams: tuple[StreamReport, ...]
 
 

@@ -148,6 +148,8 @@ def _check_payloads(manifest: Manifest, limits: Limits) -> None:
             raise ManifestError(f"{where}: a whole file decodes to its size")
         if payload.kind == "plain" and payload.length != payload.size:
             raise ManifestError(f"{where}: a plain file is as long as its size")
+        if payload.kind == "zstd" and payload.length >= payload.size:
+            raise ManifestError(f"{where}: a compressed file is shorter than its size")
     if end > limits.max_package_size:
         raise LimitError("the payloads are too large", found=end)
 

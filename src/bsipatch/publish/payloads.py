@@ -103,7 +103,6 @@ def _smaller(
     limits: Limits,
 ) -> tuple[Payload, Path]:
     """The patch if it is smaller than the compressed file, else the file, compressed or not."""
-    bound = patch[0].length if patch is not None else None
     if patch is not None and patch[0].length * _CLEARLY_SMALLER <= job.new.size:
         return patch
     with MappedFile(new_file, max_size=limits.max_file_size) as mapped:
@@ -114,7 +113,7 @@ def _smaller(
         packed = package.compress(mapped.data, _LEVELS[profile])
         whole = len(packed) >= mapped.size
         length = mapped.size if whole else len(packed)
-        if patch is not None and bound is not None and bound < length:
+        if patch is not None and patch[0].length < length:
             return patch
         if whole:
             sha256 = hashlib.sha256(mapped.data).hexdigest()

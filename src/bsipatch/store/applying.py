@@ -311,9 +311,7 @@ def _tree_of(store: Store, place: str) -> Beneath:
     try:
         return Beneath(f"{place}/{records.TREE}", dir_fd=store.fd)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreDamagedError(
-            "a generation has no tree", file=str(store.root / place)
-        ) from error
+        raise StoreDamagedError("a generation has no tree", file=str(store.root / place)) from error
 
 
 def _open_update(update: str | os.PathLike[str]) -> int:

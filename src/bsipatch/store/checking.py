@@ -58,9 +58,7 @@ def check(store: Store, *, work: Work | None = None) -> CheckReport:
         return CheckReport(tuple(drift), tuple(numbers), size, tuple(recovered))
 
 
-def _check_one(
-    store: Store, number: int, expected: Tree, xattrs: bool, work: Work
-) -> list[Drift]:
+def _check_one(store: Store, number: int, expected: Tree, xattrs: bool, work: Work) -> list[Drift]:
     found: list[Drift] = []
     recorded = store.generation(number).tree
     digest = without_xattrs(expected).digest if number == records.BASELINE else expected.digest

@@ -78,9 +78,7 @@ def read_generation(root_fd: int, number: int, file: str, limits: Limits) -> Gen
     """The record of a generation. Raises StoreDamagedError when it is not what it must be."""
     name = f"{records.generation_name(number)}/{records.GENERATION}"
     try:
-        found = records.read(
-            Generation, name, dir_fd=root_fd, limits=limits, file=f"{file}/{name}"
-        )
+        found = records.read(Generation, name, dir_fd=root_fd, limits=limits, file=f"{file}/{name}")
     except NotFoundError as error:
         raise StoreDamagedError("a generation has no record", file=f"{file}/{name}") from error
     if found.number != number:
@@ -97,9 +95,7 @@ def discard(root_fd: int, number: int) -> None:
     name = f"{records.TRASH}/{number}"
     durable.remove_tree(name, dir_fd=root_fd)
     with contextlib.suppress(FileNotFoundError):
-        os.rename(
-            records.generation_name(number), name, src_dir_fd=root_fd, dst_dir_fd=root_fd
-        )
+        os.rename(records.generation_name(number), name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
         durable.sync_dir(records.GENERATIONS, dir_fd=root_fd)
         durable.remove_tree(name, dir_fd=root_fd)
     durable.remove_tree(records.TRASH, dir_fd=root_fd)

@@ -144,9 +144,7 @@ def keep_owner(fd: int, like: os.stat_result) -> None:
 
 def _try_link(old_dir: int, old_name: str, new_dir: int, new_name: str) -> bool:
     try:
-        os.link(
-            old_name, new_name, src_dir_fd=old_dir, dst_dir_fd=new_dir, follow_symlinks=False
-        )
+        os.link(old_name, new_name, src_dir_fd=old_dir, dst_dir_fd=new_dir, follow_symlinks=False)
     except OSError as error:
         if error.errno in _CANNOT:
             return False

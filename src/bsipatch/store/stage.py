@@ -114,9 +114,7 @@ class Stage:
             self._base.parent(action.base) as (old_dir, old_name),
             self._new.parent(action.path) as (new_dir, new_name),
         ):
-            snapshot.place(
-                self._strategy, old_dir, old_name, new_dir, new_name, private=private
-            )
+            snapshot.place(self._strategy, old_dir, old_name, new_dir, new_name, private=private)
         if private:
             with self._new.opened(action.path) as fd:
                 if self._manifest.xattrs:

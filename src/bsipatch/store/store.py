@@ -235,9 +235,7 @@ class Store:
     def _read_identity(self) -> Identity:
         name, shown = records.IDENTITY, str(self.root / records.IDENTITY)
         try:
-            identity = records.read(
-                Identity, name, dir_fd=self.fd, limits=self.limits, file=shown
-            )
+            identity = records.read(Identity, name, dir_fd=self.fd, limits=self.limits, file=shown)
         except NotFoundError:
             raise NotFoundError(
                 "not a store", file=self.root, hint="Make one with `bsipatch init`."

@@ -5,7 +5,15 @@ Nothing here writes a file: keys become PEM bytes, and the publisher's side stor
 
 from __future__ import annotations
 
-from bsipatch.trust.envelope import PAYLOAD_TYPE, Signature, Verified, pae, sign, verify
+from bsipatch.trust.envelope import (
+    PAYLOAD_TYPE,
+    Signature,
+    Verified,
+    add_signatures,
+    pae,
+    sign,
+    verify,
+)
 from bsipatch.trust.keys import Policy, PrivateKey, PublicKey, generate, load_private, load_public
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "PublicKey",
     "Signature",
     "Verified",
+    "add_signatures",
     "generate",
     "load_private",
     "load_public",

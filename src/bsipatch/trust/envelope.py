@@ -17,7 +17,16 @@ from bsipatch.errors import CorruptError, LimitError, SignatureError, ThresholdE
 from bsipatch.limits import DEFAULT, Limits
 from bsipatch.trust.keys import Policy, PrivateKey
 
-__all__ = ["PAYLOAD_TYPE", "Signature", "Verified", "pae", "sign", "verify"]
+__all__ = [
+    "PAYLOAD_TYPE",
+    "Signature",
+    "Verified",
+    "add_signatures",
+    "max_envelope_size",
+    "pae",
+    "sign",
+    "verify",
+]
 
 PAYLOAD_TYPE = "application/vnd.bsipatch.manifest+json"
 
