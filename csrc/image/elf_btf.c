@@ -5,6 +5,7 @@
  * of the kernel shifts nearly all of them by the same amount.  As references
  * into two made-up spaces of addresses they move together. */
 #include "elf.h"
+#include "elf_shadow.h"
 
 enum {
     BTF_MAGIC = 0xeb9f,
@@ -27,7 +28,9 @@ enum {
     KIND_DECL_TAG = 17,
     KIND_TYPE_TAG = 18,
     KIND_ENUM64 = 19,
-    KIND_COUNT = 20
+    KIND_COUNT = 20,
+
+    MAX_TEXT_LEN = 256
 };
 
 /* What follows a type of a kind: `rows` of `words` 4-byte words each, or as
@@ -61,30 +64,47 @@ static const shape shapes[KIND_COUNT] = {
     [KIND_ENUM64] = {0, 1, 3, "s.."},
 };
 
-/* The two spaces' starts as bases. */
-typedef struct spaces {
-    uint32_t types;
-    uint32_t strings;
-} spaces;
+/* Where the parts of a .BTF are in the file. */
+typedef struct parts {
+    const uint8_t *data; /* the file's */
+    uint64_t types, types_end;
+    uint64_t strings, strings_end;
+} parts;
 
-static bool field_ref(bspi_elf *elf, uint64_t off, char field, const spaces *bases) {
-    uint32_t value = bspi_load32(elf->file->data + off);
-    if (field == '.' || value == 0 || value >= ELF_BTF_SPACE)
-        return true;
-    return bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_BASE32,
-                              field == 't' ? bases->types : bases->strings);
+static bool find_parts(const uint8_t *data, uint64_t off, uint64_t size, parts *found) {
+    if (size < HEADER_LEN || bspi_load16(data + off) != BTF_MAGIC)
+        return false;
+    const uint8_t *head = data + off;
+    uint64_t head_len = bspi_load32(head + 4);
+    uint64_t types = head_len + bspi_load32(head + 8), types_len = bspi_load32(head + 12);
+    uint64_t strings = head_len + bspi_load32(head + 16), strings_len = bspi_load32(head + 20);
+    if (!bspi_within(types, types_len, size) || !bspi_within(strings, strings_len, size))
+        return false;
+    *found = (parts){data, off + types, off + types + types_len, off + strings,
+                     off + strings + strings_len};
+    return true;
 }
 
-/* Walks the types in [off, end). */
-static bool type_refs(bspi_elf *elf, uint64_t off, uint64_t end, const spaces *bases) {
+/* Is told of each field that is not nothing; false ends the walk. */
+typedef bool (*field_visit)(void *context, uint64_t off, char field, uint32_t value);
+
+static bool visit_field(const parts *btf, uint64_t off, char field, field_visit visit,
+                        void *context) {
+    uint32_t value = bspi_load32(btf->data + off);
+    return field == '.' || value == 0 || visit(context, off, field, value);
+}
+
+/* Walks the types; false when `visit` said so. */
+static bool walk_types(const parts *btf, field_visit visit, void *context) {
+    uint64_t off = btf->types, end = btf->types_end;
     while (end - off >= TYPE_LEN) {
-        uint32_t info = bspi_load32(elf->file->data + off + 4);
+        uint32_t info = bspi_load32(btf->data + off + 4);
         uint32_t kind = info >> 24 & 31;
         if (kind == 0 || kind >= KIND_COUNT)
             return true;
         const shape *s = &shapes[kind];
-        if (!field_ref(elf, off, 's', bases) ||
-            (s->third_is_type && !field_ref(elf, off + 8, 't', bases)))
+        if (!visit_field(btf, off, 's', visit, context) ||
+            (s->third_is_type && !visit_field(btf, off + 8, 't', visit, context)))
             return false;
         off += TYPE_LEN;
         uint32_t rows = s->counted ? info & 0xffff : s->words != 0;
@@ -92,24 +112,83 @@ static bool type_refs(bspi_elf *elf, uint64_t off, uint64_t end, const spaces *b
             if (end - off < s->words * 4u)
                 return true;
             for (unsigned i = 0; i < s->words; i++, off += 4)
-                if (!field_ref(elf, off, s->fields[i], bases))
+                if (!visit_field(btf, off, s->fields[i], visit, context))
                     return false;
         }
     }
     return true;
 }
 
+/* --- as references --- */
+
+typedef struct ref_context {
+    bspi_elf *elf;
+    uint32_t types; /* the two spaces' starts as bases */
+    uint32_t strings;
+} ref_context;
+
+static bool add_field(void *context, uint64_t off, char field, uint32_t value) {
+    ref_context *c = context;
+    if (value >= ELF_BTF_SPACE)
+        return true;
+    return bspi_image_add_ref(c->elf->file, c->elf->image, off, BSPI_REF_BASE32,
+                              field == 't' ? c->types : c->strings);
+}
+
 bool bspi_elf_btf_refs(bspi_elf *elf, const bspi_elf_section *section) {
-    if (section->size < HEADER_LEN)
+    ref_context context = {.elf = elf};
+    parts btf;
+    if (!find_parts(elf->file->data, section->off, section->size, &btf))
         return true;
-    const uint8_t *head = bspi_elf_bytes(elf, section);
-    uint64_t head_len = bspi_load32(head + 4);
-    uint64_t start = head_len + bspi_load32(head + 8), len = bspi_load32(head + 12);
-    spaces bases;
-    if (bspi_load16(head) != BTF_MAGIC || !bspi_within(start, len, section->size))
+    return bspi_image_add_base(elf->file, elf->image, elf->btf_types, &context.types) &&
+           bspi_image_add_base(elf->file, elf->image, elf->btf_strings, &context.strings) &&
+           walk_types(&btf, add_field, &context);
+}
+
+/* --- as the matcher sees them --- */
+
+typedef struct shadow_context {
+    const parts *btf;
+    uint64_t first; /* the string offset that stands for the first of our own */
+    bspi_shadow_visit visit;
+    void *visit_context;
+} shadow_context;
+
+static bool find_last(void *context, uint64_t off, char field, uint32_t value) {
+    uint64_t *last = context;
+    (void)off;
+    if (field == 's' && value > *last)
+        *last = value;
+    return true;
+}
+
+static bool show_field(void *context, uint64_t off, char field, uint32_t value) {
+    const shadow_context *c = context;
+    if (field != 's' || value < c->first)
         return true;
-    if (!bspi_image_add_base(elf->file, elf->image, elf->btf_types, &bases.types) ||
-        !bspi_image_add_base(elf->file, elf->image, elf->btf_strings, &bases.strings))
-        return false;
-    return type_refs(elf, section->off + start, section->off + start + len, &bases);
+    const uint8_t *text = c->btf->data + c->btf->strings + (value - c->first);
+    uint64_t limit = c->btf->strings_end - c->btf->strings - (value - c->first), len = 0;
+    while (len < limit && len < MAX_TEXT_LEN && text[len] != 0)
+        len++;
+    bspi_shadow slot = {off, bspi_name_hash(text, (size_t)len), 4, true};
+    c->visit(c->visit_context, &slot);
+    return true;
+}
+
+/* Every string of a module is somebody's name, so the highest offset is that
+ * of the last string, which tells where the kernel's end. */
+void bspi_elf_btf_shadow(const bspi_file *file, uint64_t off, uint64_t size,
+                         bspi_shadow_visit visit, void *context) {
+    uint64_t last = 0;
+    parts btf;
+    if (!find_parts(file->data, off, size, &btf) || btf.strings_end - btf.strings < 2)
+        return;
+    (void)walk_types(&btf, find_last, &last);
+    uint64_t start = btf.strings_end - 1;
+    while (start > btf.strings && file->data[start - 1] != 0)
+        start--;
+    start -= btf.strings;
+    shadow_context shadow = {&btf, last - start, visit, context};
+    if (last >= start)
+        (void)walk_types(&btf, show_field, &shadow);
 }

@@ -27,4 +27,8 @@ typedef void (*bspi_shadow_visit)(void *context, const bspi_shadow *slot);
 void bspi_elf_shadow(const bspi_file *file, const bspi_image *image, bspi_shadow_visit visit,
                      void *context);
 
+/* The strings that the .BTF of a kernel module names, by what they say. */
+void bspi_elf_btf_shadow(const bspi_file *file, uint64_t off, uint64_t size,
+                         bspi_shadow_visit visit, void *context);
+
 #endif

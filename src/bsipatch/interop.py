@@ -2,7 +2,7 @@
 
 The numbers come from bsdiff4 (an optional dependency); the checks are ours: its
 reader inflates whatever it is given, so header, blocks and control data are
-validated here and only then handed to its inner loop.
+validated here before it sees them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ def is_bsdiff(patch: Path | Buffer) -> bool:
 def _bsdiff4() -> Any:
     try:
         import bsdiff4
-        import bsdiff4.core
     except ImportError as error:
         raise MissingDependencyError(
             "bsdiff4 is needed for BSDIFF40 patches", hint="pip install 'bsipatch[interop]'"
@@ -86,10 +85,8 @@ def _inflate(data: memoryview, most: int, place: str) -> bytes:
     return plain
 
 
-def _read(
-    patch: memoryview, old_len: int, limits: Limits
-) -> tuple[int, list[tuple[int, int, int]], bytes, bytes]:
-    """Everything in a patch, validated: new size, control triples, diff and extra bytes."""
+def _validate(patch: memoryview, old_len: int, limits: Limits) -> int:
+    """Validates everything in a patch for an old file of old_len bytes; gives the new size."""
     if bytes(patch[: len(MAGIC)]) != MAGIC:
         raise MagicError("not a BSDIFF40 patch")
     if len(patch) < _HEADER:
@@ -110,7 +107,6 @@ def _read(
     control = _inflate(body[:control_len], min(_TRIPLE * (new_size + 1), most), "control block")
     if len(control) % _TRIPLE:
         raise CorruptError("control block", expected=_TRIPLE, found=len(control) % _TRIPLE)
-    triples = []
     added = inserted = position = 0
     for at in range(0, len(control), _TRIPLE):
         add, insert, seek = (_signed(control, at + part) for part in (0, 8, 16))
@@ -126,14 +122,13 @@ def _read(
         position += add + seek
         if abs(position) > 1 << 62:
             raise CorruptError("a control seek", offset=at, found=position)
-        triples.append((add, insert, seek))
     if added + inserted != new_size:
         raise CorruptError("control lengths", expected=new_size, found=added + inserted)
     diff = _inflate(body[control_len : control_len + diff_len], added, "diff block")
     extra = _inflate(body[control_len + diff_len :], inserted, "extra block")
     if len(diff) != added or len(extra) != inserted:
         raise CorruptError("block sizes", expected=added + inserted, found=len(diff) + len(extra))
-    return new_size, triples, diff, extra
+    return new_size
 
 
 def apply_bsdiff(old: Buffer, patch: Buffer, *, limits: Limits = _limits.DEFAULT) -> bytes:
@@ -144,13 +139,12 @@ def apply_bsdiff(old: Buffer, patch: Buffer, *, limits: Limits = _limits.DEFAULT
     Raises: MagicError, CorruptError, TruncatedError, LimitError, NewMismatchError,
     MissingDependencyError.
     """
-    core = _bsdiff4().core
-    with memoryview(patch) as view:
-        old_bytes = bytes(old)
-        new_size, triples, diff, extra = _read(view, len(old_bytes), limits)
+    bsdiff4 = _bsdiff4()
+    old_bytes, patch_bytes = bytes(old), bytes(patch)
+    new_size = _validate(memoryview(patch_bytes), len(old_bytes), limits)
     try:
-        new: bytes = core.patch(old_bytes, new_size, triples, diff, extra)
-    except (ValueError, OverflowError) as error:
+        new: bytes = bsdiff4.patch(old_bytes, patch_bytes)
+    except (ValueError, OverflowError, OSError) as error:
         raise CorruptError(str(error)) from error
     if len(new) != new_size:
         raise NewMismatchError("size", expected=new_size, found=len(new))

@@ -5,12 +5,12 @@
     offset 0    magic, 8 bytes: 0x89 "BSI" CR LF 0x1a LF
            8    format version, u32 little endian: 1
           12    length of the envelope, u32 little endian
-          16    the envelope (DSSE, JSON) around the manifest
+          16    the envelope (DSSE, JSON) around the manifest (JSON in one zstd frame)
            …    the payloads, in the manifest's order, without gaps, to the end of the file
 
 A package is opened once and read through that one descriptor, at random or, where the source cannot
 seek, from front to back.  The envelope's signatures are verified before the manifest inside it is
-parsed, and a payload's SHA-256 before a byte of it is handed out.
+decompressed or parsed, and a payload's SHA-256 before a byte of it is handed out.
 """
 
 from __future__ import annotations
@@ -44,17 +44,29 @@ from bsipatch.manifest import Manifest, Payload
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["FORMAT", "MAGIC", "Package", "Sink", "Verify", "compress", "expand_memory", "write"]
+__all__ = [
+    "FORMAT",
+    "MAGIC",
+    "Package",
+    "Sink",
+    "Verify",
+    "compress",
+    "expand_memory",
+    "seal",
+    "write",
+]
 
 MAGIC = b"\x89BSI\r\n\x1a\n"
 FORMAT = 1
 
 _HEADER = struct.Struct("<8sII")
 _CHUNK = 1 << 20
+#: compressed bytes decoded at a time
+_STEP = 4096
 #: what a zstd decoder allocates beside its window, rounded up
 _ZSTD_STATE = 1 << 20
 
-#: Turns the envelope's bytes into the manifest's, or raises: trust.verify with a policy.
+#: Turns the envelope's bytes into those that are signed, or raises: trust.verify with a policy.
 Verify = Callable[[bytes], bytes]
 
 
@@ -111,7 +123,7 @@ class Package:
     """An update file whose manifest is verified.
 
     manifest        what it says
-    manifest_bytes  the manifest's canonical bytes, as signed
+    manifest_bytes  the manifest's canonical bytes
     envelope        the bytes of the signed envelope
     size            bytes of the whole file
 
@@ -129,8 +141,8 @@ class Package:
         if length > (limits.max_manifest + 2) // 3 * 4 + limits.max_envelope:
             raise LimitError("the envelope is too large", file=name, found=length)
         self.envelope = self._exactly(_HEADER.size, length, "the envelope")
-        # The trust boundary: nothing of the manifest is looked at before this returns.
-        self.manifest_bytes = verify(self.envelope)
+        # The trust boundary: nothing of the manifest is looked at before verify() returns.
+        self.manifest_bytes = _unseal(verify(self.envelope), limits)
         self.manifest: Manifest = manifests.decode(self.manifest_bytes, limits=limits)
         self._payloads_at = _HEADER.size + length
         self.size = self._payloads_at + self.manifest.payload_size
@@ -154,8 +166,8 @@ class Package:
         """Opens a path (never a link or special file), a descriptor, or a binary file object.
 
         A descriptor stays the caller's and must stay open; it is read by offset.  A file object is
-        read as a stream.  `verify` gets the envelope's bytes and returns the signed manifest's, or
-        raises: ``lambda envelope: trust.verify(envelope, policy).payload``.
+        read as a stream.  `verify` gets the envelope's bytes and returns what is signed, or raises:
+        ``lambda envelope: trust.verify(envelope, policy).payload``.
         Raises NotFoundError, SystemCallError, MagicError, VersionError, CorruptError, LimitError,
         ManifestError, UnsafePathError, and whatever `verify` raises.
         """
@@ -235,7 +247,7 @@ class Package:
         else:
             self.spool(index, scratch)
             verified = _chunks(scratch, payload.length)
-        for chunk in _decompress(verified, payload, self._limits):
+        for chunk in _expand_file(verified, payload, self._limits):
             _write_all(out, chunk)
 
     def verify_payloads(self, progress: Callable[[int], None] | None = None) -> None:
@@ -334,29 +346,39 @@ def _write_all(fd: int, data: bytes) -> None:
             raise from_os_error(error, detail="writing failed") from error
 
 
-def _decompress(chunks: Iterable[bytes], payload: Payload, limits: Limits) -> Iterator[bytes]:
-    """One zstd frame of exactly payload.size bytes, in bounded pieces and a bounded window."""
-    window = 1 << min(_window_log(payload.size), limits.max_zstd_window_log)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
+def _expand_file(chunks: Iterable[bytes], payload: Payload, limits: Limits) -> Iterator[bytes]:
+    """A payload's frame, which must hold exactly payload.size bytes."""
+    made = 0
+    window = min(_window_log(payload.size), limits.max_zstd_window_log)
+    for piece in _decompress(chunks, most=payload.size, window_log=window):
+        made += len(piece)
+        yield piece
+    if made != payload.size:
+        raise CorruptError(
+            "a file does not decompress to its size", expected=payload.size, found=made
+        )
+
+
+def _decompress(chunks: Iterable[bytes], *, most: int, window_log: int) -> Iterator[bytes]:
+    """Exactly one zstd frame of at most `most` bytes, in bounded pieces and a bounded window."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << window_log).decompressobj()
     made = 0
     try:
         for chunk in chunks:
             # Small steps: a few compressed bytes can stand for a great many.
-            for at in range(0, len(chunk), 4096):
+            for at in range(0, len(chunk), _STEP):
                 if decompressor.eof:
-                    raise CorruptError("bytes follow the compressed file")
-                piece = decompressor.decompress(chunk[at : at + 4096])
+                    raise CorruptError("bytes follow the compressed data")
+                piece = decompressor.decompress(chunk[at : at + _STEP])
                 made += len(piece)
-                if made > payload.size:
-                    raise CorruptError("a file decompresses to more than its size")
+                if made > most:
+                    raise CorruptError("compressed data is longer than it may be", expected=most)
                 if piece:
                     yield piece
     except zstandard.ZstdError as error:
-        raise CorruptError(f"a file does not decompress: {error}") from None
-    if not decompressor.eof or decompressor.unused_data or made != payload.size:
-        raise CorruptError(
-            "a file does not decompress to its size", expected=payload.size, found=made
-        )
+        raise CorruptError(f"compressed data is damaged: {error}") from None
+    if not decompressor.eof or decompressor.unused_data:
+        raise CorruptError("compressed data does not end where it should")
 
 
 # --- writing ---
@@ -375,6 +397,16 @@ def compress(data: Buffer, level: int) -> bytes:
         )
         packed: bytes = zstandard.ZstdCompressor(compression_params=parameters).compress(view)
         return packed
+
+
+def seal(manifest_bytes: bytes) -> bytes:
+    """A manifest's canonical bytes as they are signed: compressed, for its digests are many."""
+    return compress(manifest_bytes, 19)
+
+
+def _unseal(sealed: bytes, limits: Limits) -> bytes:
+    pieces = _decompress([sealed], most=limits.max_manifest, window_log=limits.max_zstd_window_log)
+    return b"".join(pieces)
 
 
 def expand_memory(size: int) -> int:

@@ -28,12 +28,38 @@ def job_count(jobs: int | None, most: int) -> int:
     return max(1, min(jobs, most))
 
 
-def join(*threads: threading.Thread) -> None:
-    """Waits for the threads whatever happens; further interrupts are swallowed meanwhile."""
-    for thread in threads:
-        while thread.is_alive():
+class Worker:
+    """A thread that is waited for by an event of its own.
+
+    Thread.join cannot be trusted with interrupts: CPython 3.11 takes a thread whose
+    join was interrupted for ended while it still runs.
+    """
+
+    def __init__(self, call: Callable[[], None], name: str) -> None:
+        """`call` must not raise."""
+        self._call = call
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"bsipatch-{name}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        finally:
+            self._ended.set()
+
+    def start(self) -> None:
+        """Raises RuntimeError when the system refuses another thread."""
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether the call has returned, after at most so many seconds."""
+        return self._ended.wait(seconds)
+
+    def finish(self) -> None:
+        """Waits to the end whatever happens; further interrupts are swallowed meanwhile."""
+        while not self._ended.is_set():
             try:
-                thread.join()
+                self._ended.wait()
             except KeyboardInterrupt:
                 continue
 
@@ -58,16 +84,17 @@ def watch(
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="bsipatch-call", daemon=True)
-    thread.start()
+    worker = Worker(run, "call")
+    worker.start()
     try:
-        while thread.is_alive():
-            thread.join(TICK)
+        while not worker.wait(TICK):
             if tick is not None:
                 tick()
+        if tick is not None:
+            tick()
     except BaseException:
         cancel()
-        join(thread)
+        worker.finish()
         raise
     if raised:
         raise raised[0]
@@ -113,17 +140,17 @@ def each(
                 finished.add(index)
                 changed.notify()
 
-    threads: list[threading.Thread] = []
+    workers: list[Worker] = []
     try:
         for number in range(min(jobs, count)):
-            thread = threading.Thread(target=work, name=f"bsipatch-{number}", daemon=True)
+            workers.append(Worker(work, str(number)))
             try:
-                thread.start()
+                workers[-1].start()
             except RuntimeError:  # the system refuses more threads: fewer do the work
-                if not threads:
+                workers.pop()
+                if not workers:
                     raise
                 break
-            threads.append(thread)
         for index in range(count):
             while True:
                 with changed:
@@ -139,6 +166,7 @@ def each(
                 done(index)
     finally:
         stopped = True
-        join(*threads)
+        for worker in workers:
+            worker.finish()
     if raised:
         raise raised[min(raised)]

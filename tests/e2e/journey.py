@@ -110,7 +110,7 @@ class Journey:
             **fields,
         }
         toml = self.folder / f"release-{letter}.toml"
-        bare = ("created", "expires")  # dates are no texts
+        bare = ("created", "expires", "xattrs")  # no texts in TOML
         toml.write_text(
             "".join(
                 f"{name} = {value}\n" if name in bare else f'{name} = "{value}"\n'

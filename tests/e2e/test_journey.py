@@ -184,3 +184,30 @@ def test_a_framework_of_many_files(tmp_path: Path) -> None:
     assert applied["tree_digest"] == walk(journey.tree(1)).digest
     reverted = told("revert", "--store", journey.store)
     assert reverted["seconds"] < 1
+
+
+def test_extended_attributes_travel_when_the_release_says_so(tmp_path: Path) -> None:
+    journey = Journey(tmp_path)
+    for build in range(2):
+        root = make_framework(journey.tree(build), build, size=50_000)
+        main = root / "Demo.framework/Versions/A"
+        try:
+            os.setxattr(main / "Demo", "user.signed", b"build %d" % build)
+            os.setxattr(main / "Resources/same.dat", "user.note", b"only here" * build + b"x")
+            os.setxattr(main / "Resources/en.lproj/Main.strings", "user.kept", b"yes")
+        except OSError:
+            pytest.skip("no extended attributes on this file system")
+    run("keygen", tmp_path / "keys", "--no-passphrase")
+    journey.build("a", 0, 1, xattrs="true")
+    journey.init()
+    applied = journey.apply("a")
+    live = walk(journey.store / "current/tree", xattrs=True)
+    assert live == walk(journey.tree(1), xattrs=True)
+    assert applied["tree_digest"] == live.digest
+    assert told("check-store", "--store", journey.store)["sound"]
+    path = journey.store / "current/tree/Demo.framework/Versions/A/Resources/same.dat"
+    os.setxattr(path, "user.note", b"changed")
+    report = told("check-store", "--store", journey.store, code=33)
+    assert [drift["reason"] for drift in report["drift"]] == ["other extended attributes"]
+    told("revert", "--store", journey.store)
+    assert walk(journey.store / "current/tree", xattrs=True) == walk(journey.tree(0), xattrs=True)

@@ -103,7 +103,7 @@ def test_a_good_update_passes_all_this(untouched: Path) -> None:
 def test_every_truncation_and_many_flipped_bits(untouched: Path) -> None:
     data = make_update()
     tried = 0
-    for broken in (*truncations(data, 11), *bit_flips(data, 5)):
+    for broken in (*truncations(data, 7), *bit_flips(data, 3)):
         refused(broken)
         tried += 1
     assert tried > 1000
@@ -119,9 +119,10 @@ def test_every_hostile_field_under_a_good_signature(untouched: Path) -> None:
         tried += 1
         try:
             use(pack(spelled(broken), bodies))
-        except BsipatchError as error:
+        except (UsageError, InternalError):
+            raise
+        except BsipatchError:
             refusals += 1
-            assert not isinstance(error, UsageError | InternalError)
     assert tried > 1000
     assert refusals > tried * 0.9
 
@@ -305,20 +306,40 @@ def test_nothing_is_parsed_or_decompressed_before_it_is_verified(
         patched.setattr(manifest, "decode", touched)
         patched.setattr(zstandard, "ZstdDecompressor", touched)
         assert isinstance(refused(data, policy(1)), SignatureError)
-    with monkeypatch.context() as patched:
-        patched.setattr(zstandard, "ZstdDecompressor", touched)
-        made, bodies = make_manifest()
-        for index, body in enumerate(bodies):
-            broken = body[:-1] + bytes([body[-1] ^ 1])
-            swapped = [*bodies[:index], broken, *bodies[index + 1 :]]
-            with Package.open(io.BytesIO(pack(made, swapped)), verifier()) as opened:
-                fd = os.memfd_create("out")
-                try:
-                    if made.payloads[index].kind == "zstd":
-                        with pytest.raises(MismatchError):
-                            opened.expand(index, fd)
-                finally:
-                    os.close(fd)
+    made, bodies = make_manifest()
+    index = next(i for i, p in enumerate(made.payloads) if p.kind == "zstd")
+    broken = bodies[index][:-1] + bytes([bodies[index][-1] ^ 1])
+    data = pack(made, [*bodies[:index], broken, *bodies[index + 1 :]])
+    with Package.open(io.BytesIO(data), verifier()) as opened:
+        monkeypatch.setattr(zstandard, "ZstdDecompressor", touched)
+        fd = os.memfd_create("out")
+        try:
+            with pytest.raises(MismatchError):
+                opened.expand(index, fd)
+        finally:
+            os.close(fd)
+
+
+def test_a_signed_manifest_is_one_bounded_frame(untouched: Path) -> None:
+    text = manifest.encode(make_manifest({}, {})[0])
+    sealed = package.seal(text)
+
+    def sealed_as(payload: bytes) -> bytes:
+        out = io.BytesIO()
+        package.write(out, trust.sign(payload, [key()]), [])
+        return out.getvalue()
+
+    use(sealed_as(sealed))
+    for payload in (
+        text,
+        b"",
+        sealed[:-1],
+        sealed + b"x",
+        sealed + sealed,
+        sealed + package.seal(b""),
+    ):
+        refused(sealed_as(payload))
+    refused(sealed_as(package.compress(bytes(300 << 20), 1)))
 
 
 # --- 13: endless data ---------------------------------------------------------------------------

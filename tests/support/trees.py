@@ -41,7 +41,9 @@ OLD_FRAMEWORK: dict[str, Content] = {
 }
 NEW_FRAMEWORK: dict[str, Content] = {
     **{k: v for k, v in OLD_FRAMEWORK.items() if not k.endswith(("gone.txt", "strings"))},
-    "Versions/A/Demo": File(b"\x7fprogram" + bytes(range(255, -1, -1)) + bytes(range(256)) * 63, 0o755),
+    "Versions/A/Demo": File(
+        b"\x7fprogram" + bytes(range(255, -1, -1)) + bytes(range(256)) * 63, 0o755
+    ),
     "Versions/A/Resources/Info.plist": b"<plist>2</plist>\n" * 8,
     "Versions/A/Resources/fr.lproj/strings": b"hello\n" * 40,
     "Versions/A/Resources/fresh.txt": b"only in the new build\n" * 20,

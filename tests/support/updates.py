@@ -126,7 +126,7 @@ def pack(
 ) -> bytes:
     """The update file of a manifest (or of any bytes in its place), signed."""
     data = manifest.encode(made) if isinstance(made, Manifest) else made
-    envelope = trust.sign(data, [key()] if keys is None else keys)
+    envelope = trust.sign(package.seal(data), [key()] if keys is None else keys)
     out = io.BytesIO()
     package.write(out, envelope, list(bodies))
     return out.getvalue()

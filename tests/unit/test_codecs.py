@@ -49,7 +49,7 @@ def test_wrong_lengths_are_refused(codec: Codec) -> None:
 @BOTH
 def test_truncation_and_trailing_bytes_are_refused(codec: Codec) -> None:
     data = coded(codec, PLAIN)
-    for cut in [*range(0, len(data), 7), len(data) - 1]:
+    for cut in range(len(data)):
         with pytest.raises(errors.CorruptError):
             _codecs.decode(stream(codec, data[:cut], len(PLAIN)))
     for tail in (b"\0", data):
@@ -100,7 +100,8 @@ def test_zstd_frames_of_another_shape_are_refused() -> None:
 
 def test_zstd_windows_beyond_the_rule_are_refused() -> None:
     wide = zstandard.ZstdCompressionParameters.from_level(3, window_log=24, write_content_size=0)
-    data = zstandard.ZstdCompressor(compression_params=wide).compress(PLAIN)
+    compressor = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    data = compressor.compress(PLAIN) + compressor.flush()
     with pytest.raises(errors.CorruptError):
         _codecs.decode(stream(Codec.ZSTD, data, len(PLAIN)))
 

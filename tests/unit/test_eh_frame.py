@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support import elf_model as em
 from tests.support.toy_elf import (
     ALLOC,

@@ -7,6 +7,7 @@ import struct
 from itertools import pairwise
 
 import pytest
+
 from tests.support import elf_model as em
 from tests.support.toy_elf import (
     AARCH64,

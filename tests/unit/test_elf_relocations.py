@@ -6,6 +6,7 @@ import random
 import struct
 
 import pytest
+
 from tests.support import elf_model as em
 from tests.support.toy_elf import (
     AARCH64,

@@ -67,7 +67,7 @@ def test_interrupts_stop_the_call_and_wait_for_it() -> None:
 
     def call() -> None:
         stop.wait(5)
-        time.sleep(0.3)
+        time.sleep(0.6)
         ended.append(True)
 
     def interrupt() -> None:
@@ -75,10 +75,12 @@ def test_interrupts_stop_the_call_and_wait_for_it() -> None:
             time.sleep(0.08)
             os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         watch(call, cancel=stop.set)
     assert ended == [True]
+    assert not interrupter.is_alive()
 
 
 def test_job_count() -> None:

@@ -253,7 +253,10 @@ def test_the_digest_covers_every_part_of_an_entry() -> None:
 
 def test_the_digest_stays_what_it_is() -> None:
     """A change here orphans every baseline in the field."""
-    assert tree_of(OLD_FRAMEWORK).digest == "087148ca0be1cf52bb9cda65816cc4cbbc7e6bc708865e848edba1bcbb58dc3d"
+    assert (
+        tree_of(OLD_FRAMEWORK).digest
+        == "087148ca0be1cf52bb9cda65816cc4cbbc7e6bc708865e848edba1bcbb58dc3d"
+    )
     assert Tree([]).digest == hashlib.sha256(b"bsipatch tree 1\0" + bytes(8)).hexdigest()
 
 

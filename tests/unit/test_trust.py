@@ -146,7 +146,7 @@ def test_the_envelope_is_standard_dsse() -> None:
     payload = base64.b64decode(envelope["payload"])
     (signature,) = envelope["signatures"]
     assert signature["keyid"] == key().key_id
-    message = b"DSSEv1 38 application/vnd.bsipatch.manifest+json 17 " + payload
+    message = b"DSSEv1 43 application/vnd.bsipatch.manifest+json+zstd 17 " + payload
     assert trust.pae(payload) == message
     assert key().public.verifies(base64.b64decode(signature["sig"]), message)
 

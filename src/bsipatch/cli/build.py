@@ -92,7 +92,7 @@ def command(
         ("For", f"{manifest.product} {manifest.display_version}, build {manifest.build}"),
         ("Ratio", _output.ratio(report.size, report.new_size)),
         ("Changes", ", ".join(f"{count} {do}" for do, count in report.counts.items())),
-        ("Time", _output.seconds(sum(report.seconds.values()))),
+        ("Time", _output.seconds(report.seconds["total"])),
         ("Signed by", ", ".join(key_id[:16] for key_id in report.key_ids)),
     ]
     lines = _output.columns(rows)

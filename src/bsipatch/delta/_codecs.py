@@ -99,11 +99,28 @@ def _decode_zstd(data: memoryview, plain_len: int, place: str) -> bytes:
     window = 1 << zstd_window_log(plain_len)
     if frame.window_size > window:
         raise CorruptError(f"{place}: zstd window", expected=window, found=frame.window_size)
+    _check_frame_ends(data, zstandard.frame_header_size(data), place)
     decoder = zstandard.ZstdDecompressor(max_window_size=window)
     try:
-        return decoder.decompress(data, max_output_size=plain_len + 1, allow_extra_data=False)
+        return decoder.decompress(data, max_output_size=plain_len + 1)
     except zstandard.ZstdError as error:
         raise CorruptError(f"{place}: {error}") from error
+
+
+def _check_frame_ends(data: memoryview, header_len: int, place: str) -> None:
+    """The one frame must end where the bytes do; the library does not say when it has not."""
+    at = header_len
+    last = False
+    while not last:
+        if at + 3 > len(data):
+            raise TruncatedError(place)
+        head = int.from_bytes(data[at : at + 3], "little")
+        last, kind, size = bool(head & 1), head >> 1 & 3, head >> 3
+        at += 3 + (1 if kind == 1 else size)  # kind 1 repeats a single byte
+    if at > len(data):
+        raise TruncatedError(place)
+    if at < len(data):
+        raise CorruptError(f"{place}: bytes after the end of its zstd frame")
 
 
 def _decode_lzma(data: memoryview, plain_len: int, place: str) -> bytes:

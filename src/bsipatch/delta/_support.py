@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from bsipatch.errors import (
     NewMismatchError,
     OldMismatchError,
 )
-from bsipatch.parallel import join
+from bsipatch.parallel import Worker
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -49,7 +48,7 @@ class Hashing:
         self._data = data
         self._stop = False
         self._digest = b""
-        self._thread = threading.Thread(target=self._work, name="bsipatch-sha256", daemon=True)
+        self._worker = Worker(self._work, "sha256")
 
     def _work(self) -> None:
         digest = hashlib.sha256()
@@ -63,16 +62,16 @@ class Hashing:
 
     def result(self) -> bytes:
         """Waits for the digest."""
-        self._thread.join()
+        self._worker.wait()
         return self._digest
 
     def __enter__(self) -> Hashing:
-        self._thread.start()
+        self._worker.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop = True
-        join(self._thread)
+        self._worker.finish()
 
 
 class ReadBack:

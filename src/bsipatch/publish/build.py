@@ -157,7 +157,7 @@ class _Builder:
         self._lap("diff", started)
         manifest = self._manifest(old_tree, new_tree, baseline_digest, planned.actions, made)
         manifests.validate(manifest, limits=self.limits)
-        envelope = trust.sign(manifests.encode(manifest), self.signers)
+        envelope = trust.sign(package.seal(manifests.encode(manifest)), self.signers)
         size = self._write(manifest, envelope, made)
         return BuildReport(
             output=self.output,

@@ -7,6 +7,7 @@ store back to a whole state; reading methods take no lock.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from types import TracebackType
 
 import msgspec
 
-from .. import manifest as manifests
-from .. import trust
+from .. import package, trust
 from ..errors import BsipatchError, NotFoundError, StoreDamagedError, StoreStateError, VersionError
 from ..limits import DEFAULT, Limits
 from ..manifest import Manifest
@@ -142,7 +142,11 @@ class Store:
                 dir_fd=self.fd,
                 limit=(self.limits.max_manifest + 2) // 3 * 4 + self.limits.max_envelope,
             )
-        return manifests.decode(self.verify(envelope), limits=self.limits)
+        head = io.BytesIO()
+        package.write(head, envelope, ())
+        head.seek(0)
+        with package.Package.open(head, self.verify, limits=self.limits) as opened:
+            return opened.manifest
 
     def expected_tree(self, number: int) -> tuple[Tree, bool]:
         """What a generation's tree must be, and whether that covers extended attributes.

@@ -28,7 +28,7 @@ __all__ = [
     "verify",
 ]
 
-PAYLOAD_TYPE = "application/vnd.bsipatch.manifest+json"
+PAYLOAD_TYPE = "application/vnd.bsipatch.manifest+json+zstd"
 
 _SIGNATURE_SIZE = 64
 

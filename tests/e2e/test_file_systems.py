@@ -1,0 +1,110 @@
+"""The journey on real file systems: what each can share, and that the store finds it out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bsipatch.tree import walk
+
+from .journey import Journey, prepare, run, told
+
+pytestmark = pytest.mark.root
+
+#: file system -> (how to make one, what the store should choose)
+KINDS = {
+    "ext4": (["mkfs.ext4", "-q", "-F"], "hardlink"),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], "reflink"),
+    "xfs": (["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], "reflink"),
+    "tmpfs": ([], "hardlink"),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    return prepare(tmp_path_factory.mktemp("file-systems"))
+
+
+@pytest.fixture(params=KINDS)
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    kind: str = request.param
+    make, _ = KINDS[kind]
+    place = tmp_path / "mount"
+    place.mkdir()
+    if make:
+        if shutil.which(make[0]) is None:
+            pytest.skip(f"{make[0]} is not installed")
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(400 << 20)
+        subprocess.run([*make, str(image)], check=True, capture_output=True)
+        mount = ["mount", "-t", kind, "-o", "loop", str(image), str(place)]
+    else:
+        mount = ["mount", "-t", kind, kind, str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount {kind} here: {done.stderr.strip()}")
+    try:
+        yield kind, place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_the_whole_way_on(mounted: tuple[str, Path], prepared: Journey) -> None:
+    kind, place = mounted
+    for name in ("build0", "build1", "build2", "keys"):
+        (place / name).symlink_to(prepared.folder / name)
+    for letter in "ab":
+        shutil.copy(prepared.update(letter), place)
+    journey = Journey(place)
+    assert journey.init()["strategy"] == KINDS[kind][1]
+    assert journey.apply("a")["strategy"] == KINDS[kind][1]
+    assert journey.live_build() == 1
+    journey.apply("b")
+    assert journey.live_build() == 2
+    assert told("revert", "--store", journey.store, "--baseline")["generation"] == 0
+    assert journey.live_build() == 0
+    told("gc", "--store", journey.store)
+    assert told("check-store", "--store", journey.store)["sound"]
+    if KINDS[kind][1] == "hardlink":
+        told("apply", journey.update("a"), "--store", place / "store", "--strategy", "reflink",
+             code=62)  # fmt: skip
+
+
+def test_a_baseline_from_another_file_system(mounted: tuple[str, Path], tmp_path: Path) -> None:
+    _, place = mounted
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_bytes(os.urandom(100_000))
+    run("keygen", tmp_path / "keys", "--no-passphrase")
+    told(
+        *("init", "--store", place / "other", "--baseline", tmp_path / "tree"),
+        *("--product", "P", "--version", "1", "--build", "1"),
+        *("--trust", tmp_path / "keys/public.pem"),
+    )
+    assert walk(place / "other/current/tree") == walk(tmp_path / "tree")
+
+
+def test_a_full_disk_leaves_the_old_tree(tmp_path: Path, prepared: Journey) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("cannot mount tmpfs here")
+    try:
+        for name in ("build0", "build1", "build2", "keys"):
+            (place / name).symlink_to(prepared.folder / name)
+        shutil.copy(prepared.update("a"), place)
+        journey = Journey(place)
+        journey.init()
+        assert journey.apply("a", 8)["error"] == "no-space"
+        assert journey.live_build() == 0
+        assert journey.debris() == []
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
