@@ -51,6 +51,11 @@ static void consider(const search *s, uint64_t at, uint64_t old_off, uint64_t fl
     }
 }
 
+/* True when all bytes are the same. */
+static bool is_filler(const uint8_t *bytes, uint64_t len) {
+    return bspi_common_prefix(bytes, bytes + 1, len - 1) == len - 1;
+}
+
 static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cover_list *found) {
     const bspi_seed_index *index = s->index;
     unsigned window = index->window;
@@ -90,6 +95,10 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cov
         len += back;
         uint64_t room = BSPI_MIN(s->old_size - old_off, s->new_size - new_off) - len;
         len += bspi_extend_forward(s->old + old_off + len, s->new_ + new_off + len, room);
+        if (is_filler(s->new_ + new_off, len)) {
+            at = new_off + len; /* cheaper to tell than to point at */
+            continue;
+        }
         bspi_cover entry = {new_off, old_off, len};
         if (!bspi_cover_push(found, entry))
             return false;

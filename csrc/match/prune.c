@@ -13,6 +13,7 @@
 /* A byte that nothing foretells costs between these, by how random they are. */
 #define LITERAL_LEAST 4u
 #define LITERAL_MOST 8u
+#define LITERAL_REPEATED 1u
 /* Longer gaps and entries are left as they are. */
 #define SPAN_LIMIT 4096u
 
@@ -40,6 +41,17 @@ static uint64_t fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len)
     return price;
 }
 
+/* The price of telling new[0, len) outright.  What repeats the byte before it or
+ * four back is nearly free to the models. */
+static uint64_t tell_price(const uint8_t *new_, uint64_t len, uint64_t literal) {
+    uint64_t price = 0;
+    for (uint64_t i = 0; i < len; i++) {
+        bool repeats = (i >= 1 && new_[i] == new_[i - 1]) || (i >= 4 && new_[i] == new_[i - 4]);
+        price += repeats ? LITERAL_REPEATED : literal;
+    }
+    return price;
+}
+
 static bool same_diagonal(const bspi_cover *a, const bspi_cover *b) {
     return b->old_off - a->old_off == b->new_off - a->new_off && b->old_off > a->old_off;
 }
@@ -56,7 +68,7 @@ static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list 
             uint64_t end = last->new_off + last->len, gap = entry.new_off - end;
             if (same_diagonal(last, &entry) && gap <= SPAN_LIMIT &&
                 fix_price(old + last->old_off + last->len, new_ + end, gap) <=
-                    ENTRY_NEAR + gap * literal) {
+                    ENTRY_NEAR + tell_price(new_ + end, gap, literal)) {
                 last->len = entry.new_off + entry.len - last->new_off;
                 continue;
             }
@@ -81,12 +93,14 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
         }
         uint64_t with = fix_price(old + entry->old_off, new_ + entry->new_off, entry->len) +
                         ENTRY_FAR;
-        uint64_t without = entry->len * literal;
+        uint64_t without = tell_price(new_ + entry->new_off, entry->len, literal);
         if (right != NULL && same_diagonal(left, right)) {
             uint64_t left_end = left->new_off + left->len;
             uint64_t span = right->new_off - left_end;
-            with += ENTRY_FAR + (span - entry->len) * literal;
-            without = ENTRY_NEAR + span * literal;
+            uint64_t told = span <= SPAN_LIMIT ? tell_price(new_ + left_end, span, literal)
+                                               : span * literal;
+            with += ENTRY_FAR + told - BSPI_MIN(told, without);
+            without = ENTRY_NEAR + told;
             if (span <= SPAN_LIMIT) {
                 uint64_t bridge = fix_price(old + left->old_off + left->len, new_ + left_end,
                                             span);
@@ -118,11 +132,10 @@ static uint64_t literal_price(const uint8_t *new_, uint64_t new_size,
     if (total < 1024)
         return LITERAL_LEAST + 1;
     uint64_t agreement = 0; /* 256 for noise, in units of 1/65536 */
-    for (unsigned i = 0; i < 256; i++) {
-        uint64_t share = (counts[i] << 16) / total;
-        agreement += share * share >> 16;
-    }
-    if (agreement < 300)
+    for (unsigned i = 0; i < 256; i++)
+        agreement += (counts[i] << 16) / total * counts[i];
+    agreement /= total;
+    if (agreement < 264)
         return LITERAL_MOST;
     if (agreement < 400)
         return LITERAL_LEAST + 2;
