@@ -88,20 +88,24 @@ uint64_t bspi_literal_total(const bspi_content *content) {
     return total;
 }
 
-static bool in_code(const bspi_content *content, uint64_t new_off) {
+/* The instruction set of the code that new_off lies in, or BSPI_ARCH_NONE. */
+static uint8_t code_at(const bspi_content *content, const bspi_file *old, uint64_t new_off) {
     for (size_t i = 0; i < content->layout.image_count; i++) {
-        const bspi_layout_section *section = bspi_layout_at(&content->layout.images[i], new_off);
+        const bspi_layout_image *image = &content->layout.images[i];
+        const bspi_layout_section *section = bspi_layout_at(image, new_off);
         if (section != NULL)
-            return section->role == BSPI_ROLE_CODE;
+            return section->role == BSPI_ROLE_CODE ? old->images[image->old_image].arch
+                                                   : (uint8_t)BSPI_ARCH_NONE;
     }
-    return false;
+    return BSPI_ARCH_NONE;
 }
 
 void bspi_literal_begin(bspi_literal_history *history, const bspi_content *content,
                         const bspi_file *old, const bspi_literal_run *run) {
     memset(history, 0, sizeof *history);
     history->new_off = run->new_off;
-    history->code = in_code(content, run->new_off);
+    history->left = run->len;
+    history->arch = code_at(content, old, run->new_off);
     if (run->cover == 0)
         return;
     const bspi_cover *before = &content->cover.items[run->cover - 1];
@@ -110,20 +114,112 @@ void bspi_literal_begin(bspi_literal_history *history, const bspi_content *conte
     history->like_len = old->size - old_end;
     if (before->new_off + before->len != run->new_off)
         return; /* a fill stands between */
-    for (unsigned i = 0; i < 16 && i < before->len; i++) {
-        uint64_t byte = old->data[old_end - 1 - i];
-        if (i < 8)
-            history->recent |= byte << (8 * i);
-        else
-            history->older |= byte << (8 * (i - 8));
+    for (unsigned i = 0; i < 8 && i < before->len; i++)
+        history->recent |= (uint64_t)old->data[old_end - 1 - i] << (8 * i);
+}
+
+/* Do the last bytes end where a 32-bit displacement to somewhere else begins?
+ * CALL and JMP rel32, and MOV, LEA and their like with [rip + disp32]. */
+static bool at_displacement(uint64_t recent) {
+    uint8_t last = (uint8_t)recent, before = (uint8_t)(recent >> 8);
+    if (last == 0xe8 || last == 0xe9)
+        return true;
+    return (last & 0xc7) == 0x05 && (before == 0x8b || before == 0x8d || before == 0x89 ||
+                                     before == 0x3b || before == 0x83 || before == 0x10 ||
+                                     before == 0x6f);
+}
+
+unsigned bspi_literal_group(bspi_literal_history *history) {
+    bool word = history->arch == BSPI_ARCH_ARM64 && history->new_off % 4 == 0;
+    bool displacement = history->arch == BSPI_ARCH_X86_64 && at_displacement(history->recent);
+    history->group = (word || displacement) && history->left >= 4 ? 4 : 1;
+    history->prefix = 0;
+    history->done = 0;
+    return history->group;
+}
+
+/* Adds `step` to the page number of an ADRP, modulo 2^21. */
+static uint32_t move_adrp(uint32_t word, uint32_t step) {
+    uint32_t page = (word >> 29 & 3) | (word >> 3 & 0x1ffffc);
+    page = (page + step) & 0x1fffff;
+    return (word & 0x9f00001f) | (page & 3) << 29 | (page & 0x1ffffc) << 3;
+}
+
+/* What is coded for a word of the file (or, undone, the other way round):
+ * distances become places, so that what is named twice looks the same twice. */
+static uint32_t move_word(const bspi_literal_history *history, uint32_t word, bool undo) {
+    uint32_t at = (uint32_t)history->new_off;
+    if (history->arch == BSPI_ARCH_X86_64)
+        return undo ? word - at : word + at;
+    if ((word & 0xfc000000) == 0x94000000) /* BL */
+        return (word & 0xfc000000) |
+               ((undo ? word - (at >> 2) : word + (at >> 2)) & 0x03ffffff);
+    if ((word & 0x9f000000) == 0x90000000)
+        return move_adrp(word, undo ? 0u - (at >> 12) : at >> 12);
+    return word;
+}
+
+uint32_t bspi_literal_coded(const bspi_literal_history *history, const uint8_t *bytes) {
+    return history->group == 4 ? move_word(history, bspi_load32(bytes), false) : *bytes;
+}
+
+void bspi_literal_decoded(const bspi_literal_history *history, uint32_t number, uint8_t *bytes) {
+    if (history->group == 4)
+        bspi_store32(bytes, move_word(history, number, true));
+    else
+        *bytes = (uint8_t)number;
+}
+
+/* A displacement of x86-64 code as the place it leads to, highest byte first. */
+static uint32_t displacement_contexts(const bspi_literal_history *history, uint32_t *contexts) {
+    uint32_t kind = 12 + history->done;
+    uint32_t op = (uint32_t)history->recent & 0xffff;
+    uint32_t start = mix(mix(1, kind), history->prefix);
+    contexts[0] = mix(2, kind);
+    contexts[1] = start;
+    contexts[2] = mix(mix(start, 3), op & 0xff);
+    contexts[3] = mix(mix(start, 4), op);
+    contexts[4] = mix(mix(start, 5), (uint32_t)history->recent);
+    contexts[5] = mix(mix(start, 6), (uint32_t)(history->recent >> 16));
+    contexts[6] = mix(mix(start, 7), history->last_place >> 8);
+    contexts[7] = mix(mix(8, kind), history->prefix & 0xff);
+    return 12 + history->done;
+}
+
+/* An instruction word, its opcode byte first. */
+static uint32_t word_contexts(const bspi_literal_history *history, uint32_t *contexts) {
+    uint32_t place = history->done; /* 0 for the highest byte */
+    uint32_t kind = 8 + place;
+    uint32_t last = (uint32_t)history->recent, before = (uint32_t)(history->recent >> 32);
+    /* recent has the newest byte lowest: byte 3 of the last word is bits 0 to 7. */
+    uint32_t last_op = last & 0xff, before_op = before & 0xff;
+    uint32_t start = mix(mix(1, kind), history->prefix);
+    uint32_t like = 0;
+    if (history->like_len >= 4) {
+        uint32_t word = bspi_load32(history->like);
+        bool agrees = place == 0 || word >> (32 - 8 * place) == history->prefix;
+        like = 1u + (word >> (24 - 8 * place) & 0xff) + (agrees ? 256u : 0u);
     }
+    contexts[0] = mix(2, kind);
+    contexts[1] = start;
+    contexts[2] = mix(mix(start, 3), last_op);
+    contexts[3] = mix(mix(start, 4), last_op | before_op << 8);
+    contexts[4] = mix(mix(start, 5), last);
+    contexts[5] = mix(mix(mix(start, 6), last), before);
+    contexts[6] = mix(mix(start, 7), like);
+    contexts[7] = mix(mix(mix(8, kind), history->prefix & 0xff),
+                      (last >> (8 * place) & 0xff) | (before >> (8 * place) & 0xff) << 8);
+    return 8 + place;
 }
 
 uint32_t bspi_literal_contexts(const bspi_literal_history *history, uint32_t *contexts) {
+    if (history->group == 4)
+        return history->arch == BSPI_ARCH_ARM64 ? word_contexts(history, contexts)
+                                                : displacement_contexts(history, contexts);
     uint64_t recent = history->recent;
     uint32_t place = (uint32_t)history->new_off & 3;
     uint32_t like = history->like_len > 0 ? 1u + history->like[0] : 0;
-    uint32_t kind = place | (history->code ? 4u : 0u);
+    uint32_t kind = place | (history->arch != BSPI_ARCH_NONE ? 4u : 0u);
     uint32_t low = (uint32_t)recent;
     contexts[0] = mix(1, kind);
     contexts[1] = mix(mix(2, low & 0xff), kind);
@@ -132,25 +228,23 @@ uint32_t bspi_literal_contexts(const bspi_literal_history *history, uint32_t *co
     contexts[4] = mix(mix(5, low), kind);
     contexts[5] = mix(mix(mix(6, low), (uint32_t)(recent >> 32) & 0xffff), kind);
     contexts[6] = mix(mix(mix(7, like), low & 0xff), kind);
-    if (history->code) {
-        /* The word so far, and the top bytes (opcodes) of the two before. */
-        uint32_t so_far = place == 0 ? 0 : low & (UINT32_MAX >> (8 * (4 - place)));
-        uint32_t word1 = (uint32_t)(recent >> (8 * place));
-        uint32_t word2 = place == 0 ? (uint32_t)(recent >> 32)
-                                    : (uint32_t)(recent >> (32 + 8 * (place - 1)) >> 8);
-        contexts[7] = mix(mix(mix(mix(8, so_far), word1 & 0xff), word2 & 0xff), place);
-    } else {
-        contexts[7] = mix(mix(8, (uint32_t)(recent >> 24) & 0xff), (uint32_t)(recent >> 56));
-    }
+    contexts[7] = mix(mix(8, (uint32_t)(recent >> 24) & 0xff), (uint32_t)(recent >> 56));
     return kind;
 }
 
 void bspi_literal_learn(bspi_literal_history *history, uint8_t byte) {
-    history->older = history->older << 8 | history->recent >> 56;
-    history->recent = history->recent << 8 | byte;
-    history->new_off++;
-    if (history->like_len > 0) {
-        history->like++;
-        history->like_len--;
+    history->prefix = history->prefix << 8 | byte;
+    if (++history->done < history->group)
+        return;
+    if (history->group == 4)
+        history->last_place = history->prefix;
+    for (unsigned i = 0; i < history->group; i++) { /* in the file's order */
+        uint8_t next = (uint8_t)(history->group == 1 ? byte : history->prefix >> (8 * i));
+        history->recent = history->recent << 8 | next;
     }
+    history->new_off += history->group;
+    history->left -= history->group;
+    uint64_t step = BSPI_MIN(history->like_len, (uint64_t)history->group);
+    history->like += step;
+    history->like_len -= step;
 }

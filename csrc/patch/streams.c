@@ -290,6 +290,26 @@ static void transfer_bytes(bspi_column *column, bspi_content *content, const bsp
     bspi_column_end_bytes(column);
 }
 
+/* The bytes that stand for one group, modelled; its length. */
+static unsigned transfer_group(bspi_column *column, bspi_literal_history *history,
+                               uint8_t *bytes, bool reads) {
+    unsigned group = bspi_literal_group(history);
+    uint32_t number = reads ? 0 : bspi_literal_coded(history, bytes);
+    for (unsigned i = 0; i < group; i++) {
+        uint32_t contexts[BSPI_BYTE_CONTEXTS];
+        uint32_t selector = bspi_literal_contexts(history, contexts);
+        uint8_t byte = (uint8_t)(number >> (8 * (group - 1 - i)));
+        bspi_column_byte(column, contexts, selector, &byte);
+        if (reads) {
+            number = number << 8 | byte;
+            if (i + 1 == group)
+                bspi_literal_decoded(history, number, bytes);
+        }
+        bspi_literal_learn(history, byte);
+    }
+    return group;
+}
+
 static void transfer_literals(bspi_column *column, bspi_content *content, const bspi_file *old) {
     bool reads = bspi_column_reads(column);
     uint64_t count = content->literal_count; /* known from cover and fills */
@@ -307,16 +327,18 @@ static void transfer_literals(bspi_column *column, bspi_content *content, const 
     }
     if (!bspi_column_begin_bytes(column, BSPI_LITERAL_CONTEXTS, BSPI_LITERAL_SELECTORS, count))
         return;
+    if (column->mode == BSPI_WRITE_PLAIN || column->mode == BSPI_READ_PLAIN) {
+        for (uint64_t i = 0; i < count; i++)
+            bspi_column_byte(column, NULL, 0, &content->literals[i]);
+        return;
+    }
     bspi_literal_run run = {0};
     uint64_t done = 0;
     while (done < count && bspi_next_literal_run(content, &run)) {
         bspi_literal_history history;
         bspi_literal_begin(&history, content, old, &run);
-        for (uint64_t i = 0; i < run.len && column->status == BSP_OK; i++) {
-            uint32_t contexts[BSPI_BYTE_CONTEXTS];
-            uint32_t selector = bspi_literal_contexts(&history, contexts);
-            bspi_column_byte(column, contexts, selector, &content->literals[done + i]);
-            bspi_literal_learn(&history, content->literals[done + i]);
+        for (uint64_t at = done; at < done + run.len && column->status == BSP_OK;) {
+            at += transfer_group(column, &history, content->literals + at, reads);
         }
         done += run.len;
     }

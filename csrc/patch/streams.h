@@ -30,7 +30,7 @@ void bspi_fix_learn(bspi_fix_history *history, uint64_t new_off, uint8_t diff);
 /* --- literals --- */
 
 #define BSPI_LITERAL_CONTEXTS 8u
-#define BSPI_LITERAL_SELECTORS 8u
+#define BSPI_LITERAL_SELECTORS 16u
 
 /* A maximal run of bytes that neither cover nor fills give. Start from zero. */
 typedef struct bspi_literal_run {
@@ -46,16 +46,27 @@ bool bspi_next_literal_run(const bspi_content *content, bspi_literal_run *run);
 uint64_t bspi_literal_total(const bspi_content *content);
 
 typedef struct bspi_literal_history {
-    uint64_t recent;     /* the last eight bytes, newest in the low byte */
-    uint64_t older;      /* the eight before them */
-    uint64_t new_off;
+    uint64_t recent;     /* the last eight bytes of the new file, newest in the low byte */
+    uint64_t new_off;    /* of the group being coded */
+    uint64_t left;       /* bytes of the run from it on */
     const uint8_t *like; /* old bytes on the diagonal of the run before */
     uint64_t like_len;
-    bool code;
+    uint32_t prefix;     /* bytes of the group coded so far, newest in the low byte */
+    uint32_t last_place; /* the last group of four, as coded */
+    uint8_t done;        /* how many */
+    uint8_t group;       /* bytes coded together: 4 for an instruction word, else 1 */
+    uint8_t arch;        /* of the code that the run begins in (bspi_arch) */
 } bspi_literal_history;
 
 void bspi_literal_begin(bspi_literal_history *history, const bspi_content *content,
                         const bspi_file *old, const bspi_literal_run *run);
+/* Begins the next group; its length.  Its bytes are those of a number, the
+ * highest first, and follow one by one: contexts, learn. */
+unsigned bspi_literal_group(bspi_literal_history *history);
+/* The number that stands for the group's bytes in the file. */
+uint32_t bspi_literal_coded(const bspi_literal_history *history, const uint8_t *bytes);
+/* The other way round. */
+void bspi_literal_decoded(const bspi_literal_history *history, uint32_t number, uint8_t *bytes);
 uint32_t bspi_literal_contexts(const bspi_literal_history *history, uint32_t *contexts);
 void bspi_literal_learn(bspi_literal_history *history, uint8_t byte);
 
