@@ -124,8 +124,19 @@ uint64_t bspi_decoder_raw(bspi_decoder *decoder, unsigned bits) {
 }
 
 bool bspi_decoder_done(const bspi_decoder *decoder) {
-    return decoder->pos == decoder->len &&
-           (decoder->len == 0 || decoder->data[decoder->len - 1] != 0);
+    if (decoder->pos != decoder->len ||
+        (decoder->len != 0 && decoder->data[decoder->len - 1] == 0))
+        return false;
+    /* The encoder had written `settled` bytes and then ended the code as flush
+     * does; the four bytes from there on must be what it would have written. */
+    uint64_t settled = decoder->pos + decoder->overrun - 4;
+    uint32_t window = 0;
+    for (uint64_t at = settled; at < settled + 4; at++)
+        window = window << 8 | (at < decoder->len ? decoder->data[at] : 0u);
+    uint32_t low = window - decoder->code, shortest = 0;
+    if (low != 0 && low <= UINT32_MAX - (decoder->range - 1))
+        shortest = (low + (RANGE_MIN - 1)) & UINT32_C(0xff000000);
+    return window == shortest;
 }
 
 /* --- prices --- */
