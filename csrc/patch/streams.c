@@ -9,16 +9,17 @@
 /* Contexts of the number model, by stream and column. */
 enum {
     CONTEXT_COUNT = 0,
-    CONTEXT_GAP = 1,       /* 6 of them, by size class */
-    CONTEXT_JUMP = 7,      /* 4 */
-    CONTEXT_LEN = 11,      /* 6 */
-    CONTEXT_OVERRIDE = 17, /* gap */
-    CONTEXT_SHIFT = 18,    /* 2 */
-    CONTEXT_REF_GAP = 20,  /* 4 */
-    CONTEXT_REF_DELTA = 24,/* 6 */
-    CONTEXT_BYTE_GAP = 30, /* 8 */
-    CONTEXT_REACH = 38,    /* 2 */
-    CONTEXT_CHAINED = 47
+    CONTEXT_GAP = 1,        /* 6 of them, by size class */
+    CONTEXT_LEN = 7,        /* 6 */
+    CONTEXT_WHICH = 13,     /* 6 */
+    CONTEXT_JUMP = 19,      /* 5 */
+    CONTEXT_OVERRIDE = 24,  /* gap */
+    CONTEXT_REACH = 25,     /* 2 */
+    CONTEXT_CHAINED = 27,
+    CONTEXT_SHIFT = 28,     /* 2 */
+    CONTEXT_REF_GAP = 30,   /* 4 */
+    CONTEXT_REF_DELTA = 34, /* 2 */
+    CONTEXT_BYTE_GAP = 36   /* 8 */
 };
 
 unsigned bspi_size_class(uint64_t value) {
@@ -43,14 +44,90 @@ bool bspi_column_count(bspi_column *column, uint64_t least, uint64_t *count) {
     return true;
 }
 
+/* Where an entry may continue from: distances old - new, modulo 2^64, the most
+ * recent first, no two the same. */
+#define SHIFTS 14u
+typedef struct {
+    uint64_t shift[SHIFTS];
+    uint32_t count;
+} shift_history;
+
+static void remember_shift(shift_history *history, uint64_t shift) {
+    uint32_t at = 0;
+    while (at < history->count && history->shift[at] != shift)
+        at++;
+    if (at == history->count) {
+        if (history->count < SHIFTS)
+            history->count++;
+        else
+            at--;
+    }
+    for (; at > 0; at--)
+        history->shift[at] = history->shift[at - 1];
+    history->shift[0] = shift;
+}
+
+/* Candidate `which` for the old offset of an entry at new_off behind a gap: 0
+ * goes on where the entry before ended, from 1 on along a remembered shift. */
+static uint64_t candidate(const shift_history *history, uint64_t which, uint64_t new_off,
+                          uint64_t gap) {
+    uint64_t last = history->count != 0 ? history->shift[0] : 0;
+    if (which == 0)
+        return new_off - gap + last;
+    return which <= history->count ? new_off + history->shift[which - 1] : new_off;
+}
+
+/* The candidate from which the way is shortest, a little dearer the further
+ * back it is. */
+static uint64_t choose_candidate(const shift_history *history, const bspi_cover *entry,
+                                 uint64_t gap) {
+    uint64_t best = 0, best_price = UINT64_MAX;
+    for (uint64_t i = 0; i <= BSPI_MAX(history->count, 1u); i++) {
+        int64_t way = (int64_t)(entry->old_off - candidate(history, i, entry->new_off, gap));
+        uint64_t price = 2 * bspi_size_class(bspi_zigzag(way)) + bspi_size_class(i);
+        if (price < best_price) {
+            best_price = price;
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* Gaps and lengths: two columns. */
+static void transfer_runs(bspi_column *column, bspi_cover *items, size_t count) {
+    bool reads = bspi_column_reads(column);
+    uint64_t end = 0, previous = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t gap = items[i].new_off - end;
+        bspi_column_u64(column, CONTEXT_GAP + BSPI_MIN(bspi_size_class(previous), 5u), &gap);
+        if (reads)
+            items[i].new_off = gap; /* until the lengths are known */
+        else
+            end = items[i].new_off + items[i].len;
+        previous = gap;
+    }
+    end = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t gap = reads ? items[i].new_off : items[i].new_off - end;
+        uint64_t less = items[i].len - 1;
+        uint32_t before = i == 0 ? 0 : bspi_size_class(items[i - 1].len);
+        uint32_t context = (gap == 0 ? 0u : 1u) + (before <= 5 ? 0u : before <= 7 ? 2u : 4u);
+        bspi_column_u64(column, CONTEXT_LEN + context, &less);
+        if (reads)
+            items[i].len = less + 1;
+        else
+            end = items[i].new_off + items[i].len;
+    }
+}
+
 static void transfer_cover(bspi_column *column, bspi_content *content) {
     bool reads = bspi_column_reads(column);
     bspi_cover_list *cover = &content->cover;
     uint64_t count = cover->count;
-    if (!bspi_column_count(column, 3, &count))
+    if (!bspi_column_count(column, 4, &count))
         return;
     if (reads) {
-        cover->items = bspi_alloc(content->heap, (size_t)count + 1, sizeof *cover->items, false);
+        cover->items = bspi_alloc(content->heap, (size_t)count + 1, sizeof *cover->items, true);
         if (cover->items == NULL) {
             bspi_column_fail(column, BSP_E_NOMEM, "cover");
             return;
@@ -58,64 +135,37 @@ static void transfer_cover(bspi_column *column, bspi_content *content) {
         cover->capacity = (size_t)count;
         cover->count = (size_t)count;
     }
-    /* Column by column.  While reading, new_off holds the gap and old_off the
-     * jump until all three are known. */
-    uint64_t end = 0, previous = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t gap = cover->items[i].new_off - end;
-        uint32_t context = CONTEXT_GAP + BSPI_MIN(bspi_size_class(previous), 5u);
-        bspi_column_u64(column, context, &gap);
-        if (reads)
-            cover->items[i].new_off = gap;
-        else
-            end = cover->items[i].new_off + cover->items[i].len;
-        previous = gap;
-    }
-    end = 0;
-    uint64_t old_end = 0, last_jump = 0;
-    for (size_t i = 0; i < count; i++) {
+    transfer_runs(column, cover->items, (size_t)count);
+    shift_history history = {{0}, 0};
+    uint64_t end = 0, last = 0;
+    for (size_t i = 0; i < count && column->status == BSP_OK; i++) {
         bspi_cover *item = &cover->items[i];
-        uint64_t gap = reads ? item->new_off : item->new_off - end;
-        int64_t jump = (int64_t)(item->old_off - old_end - gap);
-        uint32_t context = CONTEXT_JUMP + (gap == 0 ? 1u : 0u) + (last_jump == 0 ? 2u : 0u);
-        bspi_column_s64(column, context, &jump);
-        last_jump = (uint64_t)jump;
+        uint64_t gap = item->new_off - (reads ? 0 : end);
         if (reads) {
-            item->old_off = (uint64_t)jump;
-        } else {
-            end = item->new_off + item->len;
-            old_end = item->old_off + item->len;
-        }
-    }
-    uint64_t jump_before = 0;
-    old_end = end = 0;
-    for (size_t i = 0; i < count; i++) {
-        bspi_cover *item = &cover->items[i];
-        uint64_t gap = reads ? item->new_off : item->new_off - end;
-        uint64_t jump = reads ? item->old_off : item->old_off - old_end - gap;
-        uint32_t context = CONTEXT_LEN + (jump == 0 ? 0u : 1u) + (jump_before == 0 ? 0u : 2u);
-        uint64_t less = item->len - 1;
-        bspi_column_u64(column, context, &less);
-        jump_before = jump;
-        if (column->status != BSP_OK)
-            return;
-        if (reads) {
-            uint64_t new_off = end + gap, old_off = old_end + gap + jump, len = less + 1;
-            if (gap > content->new_size - end || len == 0 ||
-                !bspi_within(new_off, len, content->new_size)) {
+            if (gap > content->new_size - end || item->len == 0 ||
+                !bspi_within(end + gap, item->len, content->new_size)) {
                 bspi_column_fail(column, BSP_E_CORRUPT, "cover.len");
                 return;
             }
-            if (!bspi_within(old_off, len, content->old_size)) {
+            item->new_off = end + gap;
+        }
+        uint64_t which = reads ? 0 : choose_candidate(&history, item, gap);
+        uint32_t context = (gap == 0 ? 0u : 1u) + (last == 0 ? 0u : last == 1 ? 2u : 4u);
+        bspi_column_u64(column, CONTEXT_WHICH + context, &which);
+        uint64_t from = candidate(&history, which, item->new_off, gap);
+        int64_t way = (int64_t)(item->old_off - from);
+        context = which <= 1 ? (uint32_t)which + (gap == 0 ? 0u : 2u) : 4u;
+        bspi_column_s64(column, CONTEXT_JUMP + context, &way);
+        if (reads) {
+            item->old_off = from + (uint64_t)way;
+            if (!bspi_within(item->old_off, item->len, content->old_size)) {
                 bspi_column_fail(column, BSP_E_CORRUPT, "cover.old_off");
                 return;
             }
-            item->new_off = new_off;
-            item->old_off = old_off;
-            item->len = len;
         }
+        remember_shift(&history, item->old_off - item->new_off);
+        last = which;
         end = item->new_off + item->len;
-        old_end = item->old_off + item->len;
     }
 }
 
