@@ -34,7 +34,7 @@ typedef struct bspi_column {
     const char *place; /* what was being transferred when it failed */
 } bspi_column;
 
-#define BSPI_COLUMN_CONTEXTS 48u
+#define BSPI_COLUMN_CONTEXTS 60u
 
 static inline bool bspi_column_reads(const bspi_column *column) {
     return column->mode == BSPI_READ_PLAIN || column->mode == BSPI_READ_MODEL;

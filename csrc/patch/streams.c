@@ -19,7 +19,7 @@ enum {
     CONTEXT_SHIFT = 28,     /* 2 */
     CONTEXT_REF_GAP = 30,   /* 4 */
     CONTEXT_REF_DELTA = 34, /* 2 */
-    CONTEXT_BYTE_GAP = 36   /* 8 */
+    CONTEXT_BYTE_GAP = 36   /* 24, by size class and place in the word */
 };
 
 unsigned bspi_size_class(uint64_t value) {
@@ -255,8 +255,8 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
 
 /* Ascending positions, below new_size, as gaps. */
 static void transfer_positions(bspi_column *column, uint32_t context, uint32_t classes,
-                               uint64_t limit, void *items, size_t stride, size_t count,
-                               const char *place) {
+                               uint32_t places, uint64_t limit, void *items, size_t stride,
+                               size_t count, const char *place) {
     bool reads = bspi_column_reads(column);
     uint64_t next = 0, previous = 0;
     for (size_t i = 0; i < count; i++) {
@@ -265,6 +265,7 @@ static void transfer_positions(bspi_column *column, uint32_t context, uint32_t c
         memcpy(&position, item, sizeof position);
         uint64_t gap = position - next;
         uint32_t class = BSPI_MIN(bspi_size_class(previous), classes - 1);
+        class = class * places + (uint32_t)(next % places);
         if (!bspi_column_u64(column, context + class, &gap))
             return;
         if (reads) {
@@ -293,7 +294,7 @@ static void transfer_refs(bspi_column *column, bspi_content *content) {
         }
         content->ref_count = (size_t)count;
     }
-    transfer_positions(column, CONTEXT_REF_GAP, 4, content->new_size, content->refs,
+    transfer_positions(column, CONTEXT_REF_GAP, 4, 1, content->new_size, content->refs,
                        sizeof *content->refs, (size_t)count, "refs.new_off");
     int64_t last = 0;
     for (size_t i = 0; i < count; i++) {
@@ -319,7 +320,7 @@ static void transfer_bytes(bspi_column *column, bspi_content *content, const bsp
         content->byte_count = (size_t)count;
     }
     bspi_byte_fix *items = content->bytes;
-    transfer_positions(column, CONTEXT_BYTE_GAP, 8, content->new_size, items, sizeof *items,
+    transfer_positions(column, CONTEXT_BYTE_GAP, 6, 4, content->new_size, items, sizeof *items,
                        (size_t)count, "bytes.new_off");
     if (!bspi_column_begin_bytes(column, BSPI_FIX_CONTEXTS, BSPI_FIX_SELECTORS, count))
         return;
