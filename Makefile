@@ -3,6 +3,7 @@
 #   make demo        the whole way on a small real framework: build, sign, apply, revert
 #   make test        the tests (PYTEST_ARGS="-k name" to choose)
 #   make lint        ruff, and every C file under strict warnings
+#   make format      sorts imports and lays out Python as lint wants it
 #   make typecheck   mypy --strict
 #   make sanitize    the tests again on a core built with ASan and UBSan
 #   make fuzz        the hostile and property tests, many examples
@@ -38,7 +39,7 @@ WARN := -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: help setup demo test lint typecheck bench bench-full fuzz sanitize crash crash-full docs clean
+.PHONY: help setup demo test lint format typecheck bench bench-full fuzz sanitize crash crash-full docs clean
 
 help:
 	@sed -n 's/^#   \(make\)/  \1/p' Makefile
@@ -81,6 +82,10 @@ lint: $(VENV)/.extra-lint
 	@for c in $(CC) clang; do command -v $$c >/dev/null || continue; \
 	    echo "$$c: $(words $(C_FILES)) C files"; \
 	    printf '%s\n' $(C_FILES) | xargs -P $(JOBS) -n 4 $$c $(WARN); done
+
+format: $(VENV)/.extra-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.extra-lint
 	$(BIN)/mypy

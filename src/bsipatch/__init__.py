@@ -6,7 +6,7 @@ costs next to nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing itself would cost more than all the rest
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in __all__:
         from bsipatch import delta
 

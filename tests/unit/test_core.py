@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import subprocess
 import sys
@@ -205,3 +206,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = set(done.stdout.split())
     assert not loaded & {"cffi", "zstandard", "cryptography", "msgspec", "typer", "dataclasses"}
     assert {name for name in loaded if name.startswith("bsipatch")} == {"bsipatch"}
+
+
+@pytest.mark.skipif("BSIPATCH_SANITIZED" not in os.environ, reason="not a sanitized run")
+def test_a_sanitized_run_tests_the_sanitized_core() -> None:
+    assert "sanitized" in str(_native.__file__)
+    (library,) = Path(_core.__file__).parent.glob("_bsipatch*.so")
+    assert b"__asan_init" in library.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -271,6 +272,25 @@ def test_a_patch_that_does_not_verify_never_appears(
         delta.diff(old, new, patch)
     assert "another file" in str(caught.value)
     assert sorted(p.name for p in old.parent.iterdir()) == ["new", "old"]
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "ftruncate", "pwrite", "fsync", "fchmod"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_failing_system_calls_leave_nothing(
+    pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    old, new, patch = pair
+    delta.diff(old, new, patch)
+    before = sorted(old.parent.iterdir())
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    expected = errors.NoSpaceError if number == errno.ENOSPC else errors.SystemCallError
+    with pytest.raises(expected):
+        delta.patch(old, patch, old.parent / "made")
+    assert sorted(old.parent.iterdir()) == before
 
 
 # --- progress and cancellation ---

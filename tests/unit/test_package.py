@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bsipatch import manifest, package
+from bsipatch import manifest, package, trust
 from bsipatch.errors import (
     CorruptError,
     LimitError,
@@ -27,7 +27,7 @@ from bsipatch.errors import (
 )
 from bsipatch.limits import Limits
 from bsipatch.package import Package
-from tests.support.trees import NEW_FRAMEWORK, File
+from tests.support.trees import NEW_FRAMEWORK, OLD_FRAMEWORK, File, tree_of
 from tests.support.updates import make_manifest, make_update, pack, policy, verifier
 
 
@@ -230,3 +230,16 @@ def test_whole_files_are_coded_and_decoded_within_their_memory() -> None:
 def test_limits_reach_the_manifest() -> None:
     with pytest.raises(LimitError):
         Package.open(io.BytesIO(make_update()), verifier(), limits=Limits(max_payloads=1))
+
+
+def test_update_files_of_released_formats_stay_readable() -> None:
+    folder = Path(__file__).parents[1] / "vectors" / "updates"
+    trusted = trust.Policy([trust.load_public(folder / "public.pem")])
+    with Package.open(folder / "framework-1.bsi", verifier(trusted)) as opened:
+        assert opened.manifest.display_version == "26.3.1 (a)"
+        assert opened.manifest.old_tree() == tree_of(OLD_FRAMEWORK)
+        assert opened.manifest.new_tree() == tree_of(NEW_FRAMEWORK)
+        found = dict(contents_of(opened))
+        opened.verify_payloads()
+    assert len(found) == len(opened.manifest.payloads)
+    assert all(found[path] == wanted(path) for path in found)

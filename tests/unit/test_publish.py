@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,24 @@ def test_every_kind_of_change_survives(tmp_path: Path) -> None:
     assert actions["mode"].do == "chmod"
     with Package.open(tmp_path / "u.bsi", verifier()) as opened:
         assert walk(rebuilt(opened, old, tmp_path / "result")) == walk(new)
+
+
+@needs_core
+def test_progress_never_goes_back(
+    trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if every file were large, so that the phases within one count too.
+    monkeypatch.setattr(sys.modules["bsipatch.publish.build"], "_LARGE", 1)
+    seen: list[tuple[str, int, int]] = []
+    publish.build(
+        *trees, RELEASE, [key()], tmp_path / "u.bsi", progress=lambda *step: seen.append(step)
+    )
+    for phase in ("walk", "diff", "verify"):
+        steps = [(done, total) for name, done, total in seen if name == phase]
+        done = [step[0] for step in steps]
+        if phase != "walk":  # two trees, one after the other
+            assert done == sorted(done)
+            assert steps[-1][0] == steps[-1][1]
 
 
 @needs_core

@@ -444,6 +444,8 @@ def test_long_chains_of_links_take_bounded_time() -> None:
     bomb += [link_entry(f"l{i}", "/".join([f"l{i - 1}"] * 30)) for i in range(1, 40)]
     with pytest.raises((UnsafePathError, LimitError)):
         check_tree(bomb)
+    with pytest.raises(LimitError):
+        check_tree([link_entry(f"l{i}", "./" * 2000 + "x") for i in range(20)])
 
 
 # --- frameworks ---------------------------------------------------------------------------------

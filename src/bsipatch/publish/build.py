@@ -33,6 +33,16 @@ BuildProgress = Callable[[str, int, int], None]
 
 #: files at least this large are diffed one at a time, each by all threads: they need the memory
 _LARGE = 32 * MIB
+#: where each phase of a diff begins and ends, as shares of its time, roughly
+_PHASES = {
+    "parse": (0.0, 0.1),
+    "match": (0.1, 0.4),
+    "predict": (0.4, 0.6),
+    "encode": (0.6, 0.8),
+    "decode": (0.8, 0.8),
+    "write": (0.8, 0.8),
+    "verify": (0.8, 1.0),
+}
 #: what a directory, link or record takes on disk
 _BLOCK = 4096
 
@@ -232,18 +242,9 @@ class _Builder:
         large = [i for i in order if jobs[i].new.size >= _LARGE]
         small = order[len(large) :]
         for index in large:
-            share = jobs[index].new.size
-
-            def within(
-                phase: str, done: int, of: int, share: int = share, before: int = finished
-            ) -> None:
-                # Matching and coding count as three quarters, the comparison as the last.
-                part = done / of if of else 0.0
-                weight = {"verify": 0.75 + part / 4, "write": 0.75}.get(phase, part / 2)
-                self._tell("diff", before + int(share * weight), total)
-
-            run(index, self.threads, within if self.report_progress else None)
-            finished += share
+            within = self._within(jobs[index].new.size, finished, total)
+            run(index, self.threads, within)
+            finished += jobs[index].new.size
             self._tell("diff", finished, total)
 
         def done(number: int) -> None:
@@ -344,6 +345,21 @@ class _Builder:
         self._lap("verify", started)
 
     # --- helpers ---
+
+    def _within(self, size: int, before: int, total: int) -> delta.Progress | None:
+        """Progress of one large file's diff, as a part of all of them; it never goes back."""
+        if self.report_progress is None:
+            return None
+        furthest = before
+
+        def progress(phase: str, done: int, of: int) -> None:
+            nonlocal furthest
+            start, end = _PHASES.get(phase, (0.0, 0.0))
+            share = start + (end - start) * (min(done / of, 1.0) if of else 0.0)
+            furthest = max(furthest, before + int(size * share))
+            self._tell("diff", furthest, total)
+
+        return progress
 
     def _tell(self, phase: str, done: int, total: int) -> None:
         if self.report_progress is not None:

@@ -114,8 +114,11 @@ def replace_file(name: str, data: bytes, *, dir_fd: int, mode: int = 0o644) -> N
     sync_fd(dir_fd)
 
 
-def replace_link(name: str, target: str, *, dir_fd: int) -> None:
-    """Points the link `name` at `target` in one atomic step, and makes it last."""
+def replace_link(name: str, target: str, *, dir_fd: int, sync: bool = True) -> None:
+    """Points the link `name` at `target` in one atomic step, and makes it last.
+
+    Without `sync` the caller makes the directory last.
+    """
     temporary = f".{name}.{secrets.token_hex(6)}.tmp"
     os.symlink(target, temporary, dir_fd=dir_fd)
     try:
@@ -124,7 +127,8 @@ def replace_link(name: str, target: str, *, dir_fd: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
         raise
-    sync_fd(dir_fd)
+    if sync:
+        sync_fd(dir_fd)
 
 
 def read_file(name: str, *, dir_fd: int, limit: int) -> bytes:

@@ -22,9 +22,10 @@ class Reverted:
     seconds: float
 
 
-def flip(root_fd: int, number: int) -> None:
+def flip(root_fd: int, number: int, *, sync: bool = True) -> None:
     """Makes a generation live: one atomic rename, made to last. Raises OSError."""
-    durable.replace_link(records.CURRENT, records.generation_name(number), dir_fd=root_fd)
+    target = records.generation_name(number)
+    durable.replace_link(records.CURRENT, target, dir_fd=root_fd, sync=sync)
 
 
 def reachable(root_fd: int, live: Generation, file: str, limits: Limits) -> list[Generation]:
@@ -63,7 +64,9 @@ def revert(root_fd: int, file: str, limits: Limits, *, baseline: bool) -> Revert
         target = targets[-1] if baseline else targets[0]
         tree = f"{records.generation_name(target.number)}/{records.TREE}"
         os.close(os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd))
-        flip(root_fd, target.number)
+        # Journalling file systems commit the rename with the history's line, so that the last
+        # sync has nothing left to do. Cut off in between, recovery tells which of both it was.
+        flip(root_fd, target.number, sync=False)
         history.append(
             root_fd,
             history.event(
@@ -74,4 +77,5 @@ def revert(root_fd: int, file: str, limits: Limits, *, baseline: bool) -> Revert
                 build=target.build,
             ),
         )
+        durable.sync_fd(root_fd)
     return Reverted(left, target, time.perf_counter() - began)
