@@ -18,6 +18,12 @@ bsp_status bspi_find_corrections(bspi_content *content, const bspi_file *old,
                                  const bspi_file *new_, unsigned jobs, bsp_control *control,
                                  bsp_fault *fault);
 
+/* Moves entries of the cover to equal bytes elsewhere in the old file where the
+ * overrides say that references expect them.  The views are those that the
+ * cover was found in. */
+void bspi_repoint_cover(bspi_content *content, const bspi_file *old, const uint8_t *old_view,
+                        const uint8_t *new_view);
+
 /* --- shared by the two --- */
 
 /* References of the new file, found block by block; one for each thread. */

@@ -83,6 +83,17 @@ bsp_status bspi_search_cover(bspi_content *content, const bspi_file *old, const 
             status = round_of(content, old, new_, options, &v, BSPI_LABEL_TARGET, effort, control,
                               fault);
         bspi_content_forget_overrides(content);
+        if (status == BSP_OK)
+            status = bspi_content_predictor(content, old, fault);
+        if (status == BSP_OK)
+            status = bspi_choose_overrides(content, old, new_, false, options->jobs, control,
+                                           fault);
+        if (status == BSP_OK)
+            bspi_repoint_cover(content, old, v.old, v.new_);
+        bspi_content_forget_overrides(content);
+        if (content->has_predictor)
+            bspi_predictor_free(&content->predictor);
+        content->has_predictor = false;
     }
     if (status == BSP_OK)
         status = bspi_cut_fills(content, fault);
