@@ -85,9 +85,11 @@ static bool add_signature(bspi_content *content, const bspi_file *file, const bs
 /* Drops fills that overlap another one's bytes or hash them: the reader refuses
  * such a patch. */
 static void drop_conflicts(bspi_content *content) {
+    uint64_t hashed = 0;
     for (size_t i = 0; i < content->fill_count;) {
         const bspi_fill *a = &content->fills[i];
-        bool conflict = false;
+        bool conflict = i >= BSPI_MAX_FILLS ||
+                        a->data_len > BSPI_MAX_HASHINGS * content->new_size - hashed;
         for (size_t j = 0; j < content->fill_count; j++) {
             const bspi_fill *b = &content->fills[j];
             uint64_t b_end = b->new_off + bspi_fill_len(b);
@@ -99,6 +101,7 @@ static void drop_conflicts(bspi_content *content) {
                     (content->fill_count - i - 1) * sizeof *content->fills);
             content->fill_count--;
         } else {
+            hashed += a->data_len;
             i++;
         }
     }

@@ -6,6 +6,9 @@
 #include "fills.h"
 #include "normalise.h"
 
+/* Each round makes the map better and with it the next round's choices. */
+#define REPOINT_ROUNDS 1u
+
 typedef struct {
     uint8_t *old;
     uint8_t *new_;
@@ -53,6 +56,21 @@ static bsp_status round_of(bspi_content *content, const bspi_file *old, const bs
                       &content->cover, fault);
 }
 
+/* Lets references choose among equal places that the cover could copy from. */
+static bsp_status prefer_expected(bspi_content *content, const bspi_file *old,
+                                  const bspi_file *new_, const bsp_diff_options *options,
+                                  const views *v, bsp_control *control, bsp_fault *fault) {
+    BSPI_TRY(bspi_content_predictor(content, old, fault));
+    bsp_status status = bspi_choose_overrides(content, old, new_, false, options->jobs, control,
+                                              fault);
+    if (status == BSP_OK)
+        bspi_repoint_cover(content, old, v->old, v->new_);
+    bspi_content_forget_overrides(content);
+    bspi_predictor_free(&content->predictor);
+    content->has_predictor = false;
+    return status;
+}
+
 bsp_status bspi_search_cover(bspi_content *content, const bspi_file *old, const bspi_file *new_,
                              const bsp_diff_options *options, bsp_control *control,
                              bsp_fault *fault) {
@@ -83,17 +101,8 @@ bsp_status bspi_search_cover(bspi_content *content, const bspi_file *old, const 
             status = round_of(content, old, new_, options, &v, BSPI_LABEL_TARGET, effort, control,
                               fault);
         bspi_content_forget_overrides(content);
-        if (status == BSP_OK)
-            status = bspi_content_predictor(content, old, fault);
-        if (status == BSP_OK)
-            status = bspi_choose_overrides(content, old, new_, false, options->jobs, control,
-                                           fault);
-        if (status == BSP_OK)
-            bspi_repoint_cover(content, old, v.old, v.new_);
-        bspi_content_forget_overrides(content);
-        if (content->has_predictor)
-            bspi_predictor_free(&content->predictor);
-        content->has_predictor = false;
+        for (unsigned i = 0; i < REPOINT_ROUNDS && status == BSP_OK; i++)
+            status = prefer_expected(content, old, new_, options, &v, control, fault);
     }
     if (status == BSP_OK)
         status = bspi_cut_fills(content, fault);

@@ -104,9 +104,9 @@ const bspi_section *bspi_section_with_addr(const bspi_image *image, uint64_t add
 bool bspi_addr_to_off(const bspi_image *image, uint64_t addr, uint64_t len, uint64_t *off);
 
 /* References are found block by block so that any part of a file can be looked
- * at on its own: block b covers file offsets [b << 16, (b + 1) << 16). What is
+ * at on its own: block b covers file offsets [b << 13, (b + 1) << 13).  What is
  * found in a block depends on the file alone. */
-#define BSPI_BLOCK_BITS 16
+#define BSPI_BLOCK_BITS 13
 
 /* Appends every reference whose field starts in block `block` and lies within
  * the file, sorted by offset, disjoint.  Thread safe on a parsed file. */

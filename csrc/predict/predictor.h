@@ -7,6 +7,7 @@
 #define BSPI_PREDICTOR_H
 
 #include "address_map.h"
+#include "unwind_pages.h"
 
 /* The actual target of the field at new_off is the predicted one plus delta
  * (in units of the kind, bspi_ref_unit_bits). */
@@ -24,6 +25,8 @@ typedef struct bspi_predictor {
     bspi_address_map *maps; /* one for each image of the layout */
     const bspi_ref_fix *fixes; /* ascending by new_off; may be empty */
     size_t fix_count;
+    const bspi_unwind_page *pages; /* of the new file; borrowed, may be empty */
+    size_t page_count;
 } bspi_predictor;
 
 /* One reference of the old file that the cover carries into the new one. */
@@ -42,7 +45,7 @@ typedef struct bspi_ref_site {
 } bspi_ref_site;
 
 /* Per-thread state: recently found references of the old file. */
-#define BSPI_WALKER_SLOTS 16u
+#define BSPI_WALKER_SLOTS 128u
 typedef struct bspi_walker {
     const bspi_predictor *predictor;
     struct {
