@@ -6,7 +6,8 @@
 #   make format      sorts imports and lays out Python as lint wants it
 #   make typecheck   mypy --strict
 #   make sanitize    the tests again on a core built with ASan and UBSan
-#   make fuzz        the hostile and property tests, many examples
+#   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
+#                    property tests with many examples
 #   make crash       power cuts replayed on real file systems (root); crash-full: every prefix
 #   make bench       a short benchmark; bench-full: every pair of the corpora
 #   make docs        the documentation as a site
@@ -35,6 +36,9 @@ CORE := setup.py pyproject.toml src/bsipatch/_core/build.py src/bsipatch/_core/c
     $(shell find csrc -name '*.[ch]' -not -path '*/fuzz/*' 2>/dev/null)
 C_FILES := $(filter csrc/%.c,$(CORE))
 WARN := -std=c11 -O2 -Wall -Wextra -Wconversion -Werror -fsyntax-only
+
+FUZZ_TARGETS := $(patsubst csrc/fuzz/fuzz_%.c,%,$(wildcard csrc/fuzz/fuzz_*.c))
+TIME ?= 60
 
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -107,7 +111,13 @@ sanitize: $(SANITIZED)/.built
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PYTEST) $(PYTEST_ARGS)
 
-fuzz: $(VENV)/.extra-test
+build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
+	@csrc/fuzz/run.sh build
+	@touch $@
+
+# Two at a time; all of them run, then any failure fails the whole.
+fuzz: $(VENV)/.extra-test build/fuzz/.built
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
 
 crash: $(VENV)/.extra-test

@@ -1,38 +1,13 @@
 /* apply.c: the second verb: from the old file and a patch to the new one. */
-#include <pthread.h>
 #include <string.h>
 
 #include "common/bytes.h"
 #include "common/sha1.h"
 #include "common/sha256.h"
+#include "common/threads.h"
 #include "patch/column.h"
-#include "patch/container.h"
+#include "patch/handle.h"
 #include "patch/streams.h"
-
-#define BSPI_WALKER_POOL 64u
-
-typedef struct {
-    uint64_t new_off;
-    uint64_t len;
-    uint64_t literal;
-} literal_run;
-
-struct bsp_patch {
-    bspi_heap heap;
-    bspi_container container;
-    uint64_t patch_len;
-    const uint8_t *provided[BSPI_STREAM_COUNT];
-    bspi_file old;
-    bspi_content content;
-    literal_run *runs;
-    size_t run_count;
-    uint8_t **fill_bytes; /* for each fill, gathered window by window */
-    bspi_sha256_compress *sha256;
-    bool prepared;
-    pthread_mutex_t lock; /* of the pool below */
-    bspi_walker *idle[BSPI_WALKER_POOL];
-    unsigned idle_count;
-};
 
 bsp_status bsp_patch_open(const uint8_t *bytes, size_t len, uint64_t max_plain,
                           uint64_t memory_budget, bsp_patch **patch, bsp_fault *fault) {
@@ -105,6 +80,7 @@ static bsp_status read_stream(bsp_patch *patch, uint32_t id, bspi_decoder *share
     bspi_column column;
     bspi_decoder own;
     memset(&column, 0, sizeof column);
+    column.control = patch->control;
     uint32_t index = 0;
     while (index < c->stream_count && c->streams[index].id != id)
         index++;
@@ -174,7 +150,7 @@ static bsp_status gather_runs(bsp_patch *patch, bsp_fault *fault) {
     bspi_literal_run run = {0};
     uint64_t literal = 0;
     while (bspi_next_literal_run(content, &run)) {
-        literal_run item = {run.new_off, run.len, literal};
+        bspi_placed_literals item = {run.new_off, run.len, literal};
         patch->runs[patch->run_count++] = item;
         literal += run.len;
     }
@@ -184,47 +160,6 @@ static bsp_status gather_runs(bsp_patch *patch, bsp_fault *fault) {
         if (patch->fill_bytes[i] == NULL)
             return bspi_nomem(&patch->heap, fault, "fills");
     }
-    return BSP_OK;
-}
-
-bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_len,
-                             bsp_control *control, bsp_fault *fault) {
-    if (patch == NULL || (old == NULL && old_len != 0) || patch->prepared ||
-        patch->old.heap != NULL)
-        return bspi_fail(fault, BSP_E_ARG, "bsp_patch_prepare", 0, 0, 0);
-    const bspi_container *c = &patch->container;
-    bspi_content *content = &patch->content;
-    if (old_len != c->old_size)
-        return bspi_fail(fault, BSP_E_OLD_MISMATCH, "old size", 0, c->old_size, old_len);
-    content->old_size = c->old_size;
-    content->new_size = c->new_size;
-    bspi_progress(control, BSP_PHASE_DECODE, 0, c->new_size);
-    BSPI_TRY(bspi_file_parse(&patch->heap, old, old_len, &patch->old, fault));
-    bspi_decoder shared;
-    bspi_decoder_init(&shared, c->model, (size_t)c->model_len);
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_LAYOUT, &shared, fault));
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_COVER, &shared, fault));
-    BSPI_TRY(check_fills(content, fault));
-    BSPI_TRY(bspi_content_predictor(content, &patch->old, fault));
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_OVERRIDES, &shared, fault));
-    BSPI_TRY(bspi_content_override(content, fault));
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_REFS, &shared, fault));
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_BYTES, &shared, fault));
-    content->literal_count = bspi_literal_total(content);
-    BSPI_TRY(read_stream(patch, BSPI_STREAM_LITERALS, &shared, fault));
-    bool modelled = false;
-    for (uint32_t i = 0; i < c->stream_count; i++)
-        modelled |= c->streams[i].codec == BSP_CODEC_MODEL;
-    if (modelled && !bspi_decoder_done(&shared))
-        return bspi_fail(fault, BSP_E_CORRUPT, "modelled streams end", 0, c->model_len,
-                         shared.pos);
-    content->predictor.fixes = content->refs;
-    content->predictor.fix_count = content->ref_count;
-    BSPI_TRY(gather_runs(patch, fault));
-    patch->sha256 = bspi_sha256_best();
-    patch->prepared = true;
-    if (bspi_cancelled(control))
-        return bspi_fail(fault, BSP_E_CANCELLED, "bsp_patch_prepare", 0, 0, 0);
     return BSP_OK;
 }
 
@@ -281,12 +216,109 @@ static void put_literals(const bsp_patch *patch, uint64_t begin, uint8_t *out, s
             high = middle;
     }
     for (; low < patch->run_count && patch->runs[low].new_off < end; low++) {
-        const literal_run *run = &patch->runs[low];
+        const bspi_placed_literals *run = &patch->runs[low];
         uint64_t from = BSPI_MAX(run->new_off, begin);
         uint64_t to = BSPI_MIN(run->new_off + run->len, end);
         memcpy(out + (from - begin), patch->content.literals + run->literal + (from - run->new_off),
                (size_t)(to - from));
     }
+}
+
+/* New [begin, begin + len) but for what is hashed from it. */
+static bool make_bytes(bsp_patch *patch, uint64_t begin, uint8_t *out, size_t len) {
+    bspi_walker *walker = borrow_walker(patch);
+    if (walker == NULL)
+        return false;
+    bool good = bspi_predict(walker, begin, out, len);
+    return_walker(patch, walker);
+    if (!good)
+        return false;
+    put_bytes(&patch->content, begin, out, len);
+    put_literals(patch, begin, out, len);
+    return true;
+}
+
+static bool read_new(void *context, uint64_t off, uint8_t *out, size_t len) {
+    return make_bytes(context, off, out, len);
+}
+
+/* The streams that corrections come from.  Bytes and literals need the layout and
+ * the cover, but nothing of one another or of the overrides. */
+typedef struct corrections {
+    bsp_patch *patch;
+    bspi_decoder *shared;
+    bsp_fault faults[3];
+} corrections;
+
+static bsp_status read_correction(void *context, size_t index, unsigned worker) {
+    corrections *c = context;
+    bsp_fault *fault = &c->faults[index];
+    (void)worker;
+    if (index == 1)
+        return read_stream(c->patch, BSPI_STREAM_BYTES, c->shared, fault);
+    if (index == 2)
+        return read_stream(c->patch, BSPI_STREAM_LITERALS, c->shared, fault);
+    BSPI_TRY(read_stream(c->patch, BSPI_STREAM_OVERRIDES, c->shared, fault));
+    BSPI_TRY(bspi_content_override(&c->patch->content, fault));
+    return read_stream(c->patch, BSPI_STREAM_REFS, c->shared, fault);
+}
+
+static bsp_status read_corrections(bsp_patch *patch, bspi_decoder *shared, bool modelled,
+                                   bsp_fault *fault) {
+    corrections c = {.patch = patch, .shared = shared};
+    /* What shares a coder can only be read in order. */
+    bsp_status status = bspi_parallel(modelled ? 1 : patch->jobs, 3, read_correction, &c);
+    for (size_t i = 3; i-- > 0;)
+        if (c.faults[i].code != BSP_OK && fault != NULL)
+            *fault = c.faults[i];
+    return status;
+}
+
+bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs) {
+    if (patch == NULL)
+        return BSP_E_ARG;
+    patch->jobs = jobs;
+    return BSP_OK;
+}
+
+bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_len,
+                             bsp_control *control, bsp_fault *fault) {
+    if (patch == NULL || (old == NULL && old_len != 0) || patch->prepared ||
+        patch->old.heap != NULL)
+        return bspi_fail(fault, BSP_E_ARG, "bsp_patch_prepare", 0, 0, 0);
+    const bspi_container *c = &patch->container;
+    bspi_content *content = &patch->content;
+    if (old_len != c->old_size)
+        return bspi_fail(fault, BSP_E_OLD_MISMATCH, "old size", 0, c->old_size, old_len);
+    content->old_size = c->old_size;
+    content->new_size = c->new_size;
+    patch->control = control;
+    bspi_progress(control, BSP_PHASE_DECODE, 0, c->new_size);
+    BSPI_TRY(bspi_file_parse(&patch->heap, old, old_len, &patch->old, fault));
+    bspi_decoder shared;
+    bspi_decoder_init(&shared, c->model, (size_t)c->model_len);
+    BSPI_TRY(read_stream(patch, BSPI_STREAM_LAYOUT, &shared, fault));
+    BSPI_TRY(read_stream(patch, BSPI_STREAM_COVER, &shared, fault));
+    BSPI_TRY(check_fills(content, fault));
+    BSPI_TRY(bspi_content_predictor(content, &patch->old, fault));
+    content->literal_count = bspi_literal_total(content);
+    bool modelled = false;
+    for (uint32_t i = 0; i < c->stream_count; i++)
+        modelled |= c->streams[i].codec == BSP_CODEC_MODEL;
+    BSPI_TRY(read_corrections(patch, &shared, modelled, fault));
+    if (modelled && !bspi_decoder_done(&shared))
+        return bspi_fail(fault, BSP_E_CORRUPT, "modelled streams end", 0, c->model_len,
+                         shared.pos);
+    content->predictor.fixes = content->refs;
+    content->predictor.fix_count = content->ref_count;
+    BSPI_TRY(gather_runs(patch, fault));
+    BSPI_TRY(bspi_content_pages(content, &patch->old, read_new, patch, fault));
+    patch->sha256 = bspi_sha256_best();
+    patch->prepared = true;
+    patch->control = NULL;
+    if (bspi_cancelled(control))
+        return bspi_fail(fault, BSP_E_CANCELLED, "bsp_patch_prepare", 0, 0, 0);
+    return BSP_OK;
 }
 
 /* Hashes the pages that begin in this window; a page never leaves its window. */
@@ -324,15 +356,8 @@ bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out, si
         return bspi_fail(fault, BSP_E_ARG, "bsp_patch_window", 0, 0, new_off);
     if (len == 0)
         return BSP_OK;
-    bspi_walker *walker = borrow_walker(patch);
-    if (walker == NULL)
+    if (!make_bytes(patch, new_off, out, len))
         return bspi_nomem(&patch->heap, fault, "window");
-    bool good = bspi_predict(walker, new_off, out, len);
-    return_walker(patch, walker);
-    if (!good)
-        return bspi_nomem(&patch->heap, fault, "window");
-    put_bytes(&patch->content, new_off, out, len);
-    put_literals(patch, new_off, out, len);
     hash_pages(patch, new_off, out, len);
     return BSP_OK;
 }

@@ -116,6 +116,12 @@ static bsp_status gather_literals(bspi_content *content, const uint8_t *new_, bs
     return BSP_OK;
 }
 
+static bool read_new(void *context, uint64_t off, uint8_t *out, size_t len) {
+    const bspi_file *new_ = context;
+    memcpy(out, new_->data + off, len);
+    return true;
+}
+
 static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, const uint8_t *new_,
                         size_t new_len, bsp_control *control, bsp_fault *fault) {
     bspi_content *content = &diff->content;
@@ -124,6 +130,9 @@ static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, cons
     content->old_size = old_len;
     content->new_size = new_len;
     if (diff->options.flags & BSP_DIFF_RAW) {
+        BSPI_TRY(bspi_file_parse(heap, old, old_len, &diff->old, fault));
+        content->raw = diff->old.image_count != 0; /* the applier will find them */
+        bspi_file_free(&diff->old);
         bspi_file raw_old = {heap, old, old_len, NULL, 0, 0};
         bspi_file raw_new = {heap, new_, new_len, NULL, 0, 0};
         diff->old = raw_old;
@@ -136,6 +145,7 @@ static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, cons
     BSPI_TRY(bspi_find_fills(content, &diff->new_, fault));
     BSPI_TRY(bspi_search_cover(content, &diff->old, &diff->new_, &diff->options, control, fault));
     BSPI_TRY(bspi_content_predictor(content, &diff->old, fault));
+    BSPI_TRY(bspi_content_pages(content, &diff->old, read_new, &diff->new_, fault));
     BSPI_TRY(bspi_choose_overrides(content, &diff->old, &diff->new_, false, diff->options.jobs,
                                    control, fault));
     BSPI_TRY(bspi_find_corrections(content, &diff->old, &diff->new_, diff->options.jobs, control,

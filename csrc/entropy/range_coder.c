@@ -167,6 +167,17 @@ uint32_t bspi_bit_cost(uint16_t p, unsigned bit) {
     return ((doublings + 1) * 65536 - log2 + 128) >> 8;
 }
 
+uint64_t bspi_encoder_spent(const bspi_encoder *encoder) {
+    uint32_t range = encoder->range; /* 2^24 or more */
+    unsigned shift = (unsigned)__builtin_clz(range);
+    range <<= shift;
+    uint32_t at = range >> 25 & 63, part = range & (UINT32_MAX >> 7);
+    uint64_t log2 = ((uint64_t)(31 - shift) << 16) + log2_points[at] +
+                    ((uint64_t)(log2_points[at + 1] - log2_points[at]) * part >> 25);
+    uint64_t bytes = encoder->out->len - encoder->start;
+    return (bytes << 19) + (UINT64_C(32) << 16) - log2;
+}
+
 /* --- the adaptive bit --- */
 
 const uint16_t bspi_rates[256] = {

@@ -32,6 +32,8 @@ void bspi_encoder_raw(bspi_encoder *encoder, uint64_t value, unsigned bits);
  * follow.  A code whose every bit was 0 takes none at all.  False when memory
  * was refused at any time since init. */
 BSP_MUST_CHECK bool bspi_encoder_flush(bspi_encoder *encoder);
+/* What the bits so far have cost, in 1/65536 bits; never falls. */
+uint64_t bspi_encoder_spent(const bspi_encoder *encoder);
 
 /* Reads [data, data + len); sees zero bytes behind the end.  Never fails: every
  * string of bytes decodes to some bits.  How many bits to ask for must come

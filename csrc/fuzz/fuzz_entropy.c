@@ -6,15 +6,9 @@
 #include "../common/bytes.h"
 #include "../entropy/byte_model.h"
 #include "../entropy/int_model.h"
+#include "fuzz.h"
 
 #define ITEMS 600u
-#define CHECK(condition)      \
-    do {                      \
-        if (!(condition))     \
-            __builtin_trap(); \
-    } while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint64_t number(bspi_int_model *model, bspi_decoder *decoder, uint32_t i) {
     if (i % 3 == 0)
@@ -99,7 +93,7 @@ static void bytes(bspi_heap *heap, const uint8_t *data, size_t size,
     bspi_buffer_free(&out);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+FUZZ_TARGET(entropy) {
     if (size < 4)
         return 0;
     bspi_heap heap;

@@ -322,16 +322,6 @@ static inline void step(scan *s, uint64_t at, bool report) {
         look_closer(s, at, word, report);
 }
 
-/* Makes room for a ref of every instruction in `bytes` of code and one more. */
-static bool make_room(bspi_ref_list *refs, uint64_t bytes) {
-    while (!refs->failed && refs->capacity - refs->count <= bytes / 4 + 1) {
-        if (!bspi_ensure(refs->heap, (void **)&refs->items, &refs->capacity,
-                         sizeof *refs->items))
-            refs->failed = true;
-    }
-    return !refs->failed;
-}
-
 void bspi_arm64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
                      uint64_t addr, uint64_t file_off, bspi_ref_list *refs) {
     scan s = {.code = code, .addr = addr, .file_off = file_off, .refs = refs};
@@ -348,7 +338,7 @@ void bspi_arm64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uin
     for (at -= BSPI_MIN(first - phase, WINDOW_BYTES); at < first && at + 4 <= code_len; at += 4)
         step(&s, at, false);
     while (at < end && at + 4 <= code_len) {
-        if (!make_room(refs, CHUNK_BYTES))
+        if (!bspi_ref_reserve(refs, CHUNK_BYTES / 4 + 1)) /* one is written beyond the last */
             return;
         uint64_t chunk_end = BSPI_MIN(end, at + CHUNK_BYTES);
         for (; at < chunk_end && at + 4 <= code_len; at += 4)

@@ -1,11 +1,13 @@
-/* block_refs.c: every reference of one block of a file: what the instruction
- * sets find in its code, merged with what the tables named beforehand. */
+/* block_refs.c: every reference of one block of a file, or of a range in it: what
+ * the instruction sets find in its code, merged with what the tables named
+ * beforehand. */
 #include "../common/bytes.h"
 #include "image.h"
 
 /* A code reference that leads further than this from everything the image maps
  * is taken for data that looks like code. */
 #define TARGET_SLACK 4096u
+#define FIELD_MAX 8u /* no field is longer than this */
 
 static bool has_base(uint8_t kind) {
     switch (kind) {
@@ -13,7 +15,15 @@ static bool has_base(uint8_t kind) {
     case BSPI_REF_BASE16X4:
     case BSPI_REF_BASE8X4:
     case BSPI_REF_BASE24:
+    case BSPI_REF_INDEX16:
     case BSPI_REF_INDEX24:
+    case BSPI_REF_CHAIN_BIND24:
+    case BSPI_REF_CHAIN_BIND16:
+    case BSPI_REF_IMPORT23:
+    case BSPI_REF_ULEB1:
+    case BSPI_REF_ULEB2:
+    case BSPI_REF_ULEB3:
+    case BSPI_REF_ULEB4:
     case BSPI_REF_CHAIN64_OFFSET:
     case BSPI_REF_CHAIN_ARM64E_AUTH:
     case BSPI_REF_CHAIN_ARM64E_OFFSET:
@@ -36,15 +46,43 @@ static size_t first_data_ref(const bspi_data_refs *data, uint64_t off) {
     return low;
 }
 
+/* What is looked for: fields of the image that start in [begin, end). */
+typedef struct range {
+    const bspi_file *file;
+    const bspi_image *image;
+    uint64_t begin, end;
+    const bspi_section *near; /* the last section asked for */
+} range;
+
+/* The part of an image in the block that holds `off`. */
+typedef struct part {
+    uint64_t begin, end;
+} part;
+
+static part part_at(const bspi_image *image, uint64_t off) {
+    uint64_t begin = off >> BSPI_BLOCK_BITS << BSPI_BLOCK_BITS;
+    uint64_t end = begin + (UINT64_C(1) << BSPI_BLOCK_BITS);
+    return (part){BSPI_MAX(begin, image->file_off),
+                  BSPI_MIN(end, image->file_off + image->file_size)};
+}
+
+static const bspi_section *section_at(range *r, uint64_t off) {
+    const bspi_section *near = r->near;
+    if (near == NULL || off - near->file_off >= near->file_size)
+        r->near = near = bspi_section_at(r->image, off);
+    return near;
+}
+
 /* Reads data reference `index` of the image; false when its bytes are no such
  * field, or its address cannot be known. */
-static bool resolve(const bspi_file *file, const bspi_image *image, size_t index, bspi_ref *ref) {
+static bool resolve(range *r, size_t index, bspi_ref *ref) {
+    const bspi_image *image = r->image;
     uint64_t off = image->data.keys[index] >> 8;
     uint8_t kind = (uint8_t)(image->data.keys[index] & 0xFF);
     uint32_t aux = image->data.aux[index];
     uint64_t site = 0, base = 0, target;
     if (kind == BSPI_REF_PC32 || kind == BSPI_REF_BACK32) {
-        const bspi_section *s = bspi_section_at(image, off);
+        const bspi_section *s = section_at(r, off);
         if (s == NULL || !s->mapped)
             return false;
         site = s->addr + (off - s->file_off);
@@ -54,7 +92,7 @@ static bool resolve(const bspi_file *file, const bspi_image *image, size_t index
             return false;
         base = image->bases[aux];
     }
-    if (!bspi_ref_read(kind, file->data + off, site, base, &target))
+    if (!bspi_ref_read(kind, r->file->data + off, site, base, &target))
         return false;
     *ref = (bspi_ref){.off = off,
                       .target = target,
@@ -64,31 +102,47 @@ static bool resolve(const bspi_file *file, const bspi_image *image, size_t index
     return true;
 }
 
-/* Appends what the instruction set finds in the image's code in [begin, end). */
-static void find_code_refs(const bspi_file *file, const bspi_image *image, uint64_t begin,
-                           uint64_t end, bspi_ref_list *refs) {
+/* Appends what x86-64 code at [begin, end) of the section holds.  Where its
+ * instructions begin depends on the block. */
+static void find_x86_64(const range *r, const bspi_section *s, uint64_t begin, uint64_t end,
+                        bspi_ref_list *refs) {
+    while (begin < end) {
+        part block = part_at(r->image, begin);
+        uint64_t stop = BSPI_MIN(end, block.end);
+        uint64_t from = BSPI_MAX(block.begin, s->file_off);
+        uint64_t to = BSPI_MIN(block.end, s->file_off + s->file_size);
+        bspi_x86_64_refs_within(r->file->data + s->file_off, s->file_size, from - s->file_off,
+                                to - s->file_off, begin - s->file_off, stop - s->file_off,
+                                s->addr, s->file_off, refs);
+        begin = stop;
+    }
+}
+
+/* Appends what the instruction set finds in the image's code. */
+static void find_code_refs(const range *r, bspi_ref_list *refs) {
+    const bspi_image *image = r->image;
     size_t low = 0, high = image->section_count;
     while (low < high) { /* the first section that ends after begin */
         size_t mid = low + (high - low) / 2;
         const bspi_section *s = &image->sections[mid];
-        if (s->file_size != 0 && s->file_off + s->file_size <= begin)
+        if (s->file_size != 0 && s->file_off + s->file_size <= r->begin)
             low = mid + 1;
         else
             high = mid;
     }
     for (size_t i = low; i < image->section_count; i++) {
         const bspi_section *s = &image->sections[i];
-        if (s->file_size == 0 || s->file_off >= end)
+        if (s->file_size == 0 || s->file_off >= r->end)
             return;
         if (s->role != BSPI_ROLE_CODE || !s->mapped)
             continue;
-        uint64_t from = BSPI_MAX(begin, s->file_off) - s->file_off;
-        uint64_t to = BSPI_MIN(end, s->file_off + s->file_size) - s->file_off;
-        const uint8_t *code = file->data + s->file_off;
+        uint64_t begin = BSPI_MAX(r->begin, s->file_off);
+        uint64_t end = BSPI_MIN(r->end, s->file_off + s->file_size);
         if (image->arch == BSPI_ARCH_ARM64)
-            bspi_arm64_refs(code, s->file_size, from, to, s->addr, s->file_off, refs);
+            bspi_arm64_refs(r->file->data + s->file_off, s->file_size, begin - s->file_off,
+                            end - s->file_off, s->addr, s->file_off, refs);
         else if (image->arch == BSPI_ARCH_X86_64)
-            bspi_x86_64_refs(code, s->file_size, from, to, s->addr, s->file_off, refs);
+            find_x86_64(r, s, begin, end, refs);
     }
 }
 
@@ -99,56 +153,96 @@ static bool plausible(const bspi_image *image, uint64_t target) {
     return target >= low && target <= high;
 }
 
-static void image_block_refs(const bspi_file *file, const bspi_image *image, uint64_t begin,
-                             uint64_t end, bspi_ref_list *refs) {
-    const bspi_data_refs *data = &image->data;
-    bspi_ref_list code = {.heap = file->heap};
-    find_code_refs(file, image, begin, end, &code);
+/* The end of a data field that reaches over `begin` from before it. */
+static uint64_t reach_over(range *r, const part *block, uint64_t begin, size_t first) {
+    if (first == 0)
+        return begin;
+    uint64_t key = r->image->data.keys[first - 1];
+    uint64_t end = (key >> 8) + bspi_ref_size((uint8_t)(key & 0xFF));
+    bspi_ref unused;
+    /* One of the block before counts by its place alone, unread. */
+    if (end <= begin || (key >> 8 >= block->begin && !resolve(r, first - 1, &unused)))
+        return begin;
+    return end;
+}
 
-    size_t next = first_data_ref(data, begin);
-    uint64_t done = begin; /* everything before is dealt with */
-    if (next > 0) {        /* a field that reaches over from the block before */
-        uint64_t key = data->keys[next - 1];
-        done = BSPI_MAX(done, (key >> 8) + bspi_ref_size((uint8_t)(key & 0xFF)));
-    }
-    size_t i = 0;
+/* Where merging is: the code refs at hand, the data refs to come, the refs kept. */
+typedef struct merge {
+    bspi_ref *items;
+    size_t code, code_end;
+    size_t data;
+    size_t kept;
+} merge;
+
+/* Merges the refs of old [begin, end), a part of one block. */
+static void merge_part(range *r, merge *m, const part *block, uint64_t begin, uint64_t end) {
+    const bspi_data_refs *data = &r->image->data;
+    uint64_t done = reach_over(r, block, begin, m->data); /* everything before is dealt with */
+    uint64_t look_end = BSPI_MIN(block->end, end + FIELD_MAX);
+    size_t next = m->data;
     for (;;) {
-        /* The next data field, at or after `end` too: code gives way to it. */
+        /* The next data field, behind `end` too: code gives way to it. */
         bspi_ref field = {.off = UINT64_MAX};
-        while (next < data->count && !resolve(file, image, next, &field)) {
-            if (data->keys[next] >> 8 >= end)
+        while (next < data->count && !resolve(r, next, &field)) {
+            if (data->keys[next] >> 8 >= look_end)
                 break;
             next++;
         }
-        for (; i < code.count && code.items[i].off < field.off; i++) {
-            bspi_ref ref = code.items[i];
-            if (ref.off < done || ref.off >= end || ref.size > field.off - ref.off ||
-                !bspi_within(ref.off, ref.size, file->size) || !plausible(image, ref.target))
+        uint64_t stop = BSPI_MIN(field.off, end);
+        for (; m->code < m->code_end && m->items[m->code].off < stop; m->code++) {
+            bspi_ref ref = m->items[m->code];
+            if (ref.off < done || ref.size > field.off - ref.off ||
+                !bspi_within(ref.off, ref.size, r->file->size) || !plausible(r->image, ref.target))
                 continue;
-            bspi_ref_push(refs, ref);
+            m->items[m->kept++] = ref;
             done = ref.off + ref.size;
         }
         if (field.off >= end)
             break;
-        bspi_ref_push(refs, field);
+        m->items[m->kept++] = field;
         done = field.off + field.size;
         next++;
     }
-    if (code.failed)
-        refs->failed = true;
-    bspi_ref_list_free(&code);
+    while (m->data < data->count && data->keys[m->data] >> 8 < end)
+        m->data++;
+}
+
+/* Appends the references of the range.  Code refs are found into the list
+ * itself, behind a gap that holds every data ref there can be, and then moved
+ * to their places among these. */
+static void image_range_refs(range *r, bspi_ref_list *refs) {
+    const bspi_data_refs *data = &r->image->data;
+    size_t first = first_data_ref(data, r->begin);
+    size_t gap = first_data_ref(data, r->end) - first;
+    size_t kept = refs->count;
+    if (!bspi_ref_reserve(refs, gap))
+        return;
+    refs->count += gap;
+    find_code_refs(r, refs);
+    if (refs->failed)
+        return;
+    merge m = {refs->items, kept + gap, refs->count, first, kept};
+    for (uint64_t begin = r->begin; begin < r->end;) {
+        part block = part_at(r->image, begin);
+        uint64_t end = BSPI_MIN(block.end, r->end);
+        merge_part(r, &m, &block, begin, end);
+        begin = end;
+    }
+    refs->count = m.kept;
+}
+
+void bspi_range_refs(const bspi_file *file, uint64_t begin, uint64_t end, bspi_ref_list *refs) {
+    end = BSPI_MIN(end, file->size);
+    for (size_t i = 0; i < file->image_count; i++) {
+        const bspi_image *image = &file->images[i];
+        range r = {file, image, BSPI_MAX(begin, image->file_off),
+                   BSPI_MIN(end, image->file_off + image->file_size), NULL};
+        if (r.begin < r.end)
+            image_range_refs(&r, refs);
+    }
 }
 
 void bspi_block_refs(const bspi_file *file, uint64_t block, bspi_ref_list *refs) {
-    if (block > file->size >> BSPI_BLOCK_BITS)
-        return;
-    uint64_t begin = block << BSPI_BLOCK_BITS;
-    uint64_t end = BSPI_MIN(file->size, begin + (UINT64_C(1) << BSPI_BLOCK_BITS));
-    for (size_t i = 0; i < file->image_count; i++) {
-        const bspi_image *image = &file->images[i];
-        uint64_t from = BSPI_MAX(begin, image->file_off);
-        uint64_t to = BSPI_MIN(end, image->file_off + image->file_size);
-        if (from < to)
-            image_block_refs(file, image, from, to, refs);
-    }
+    if (block <= file->size >> BSPI_BLOCK_BITS)
+        bspi_range_refs(file, block << BSPI_BLOCK_BITS, (block + 1) << BSPI_BLOCK_BITS, refs);
 }

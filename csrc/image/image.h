@@ -111,6 +111,9 @@ bool bspi_addr_to_off(const bspi_image *image, uint64_t addr, uint64_t len, uint
 /* Appends every reference whose field starts in block `block` and lies within
  * the file, sorted by offset, disjoint.  Thread safe on a parsed file. */
 void bspi_block_refs(const bspi_file *file, uint64_t block, bspi_ref_list *refs);
+/* Appends every reference of any block whose field starts in [begin, end).  Takes
+ * about as long as the range, with a bit of the code around it. */
+void bspi_range_refs(const bspi_file *file, uint64_t begin, uint64_t end, bspi_ref_list *refs);
 
 /* --- used by the readers of one container or table each --- */
 
@@ -142,5 +145,10 @@ void bspi_arm64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uin
                      uint64_t addr, uint64_t file_off, bspi_ref_list *refs);
 void bspi_x86_64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
                       uint64_t addr, uint64_t file_off, bspi_ref_list *refs);
+/* Those of the same references whose field starts in [from, to), a part of
+ * [begin, end). */
+void bspi_x86_64_refs_within(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
+                             uint64_t from, uint64_t to, uint64_t addr, uint64_t file_off,
+                             bspi_ref_list *refs);
 
 #endif

@@ -27,6 +27,7 @@
 #define LC_DYLD_INFO 0x22u
 #define LC_DYLD_INFO_ONLY 0x80000022u
 #define LC_DATA_IN_CODE 0x29u
+#define LC_EXPORTS_TRIE 0x80000033u
 #define LC_CHAINED_FIXUPS 0x80000034u
 
 #define SECTION_TYPE 0xFFu
@@ -45,7 +46,7 @@ static const struct {
     {0x1D, "code_signature"},      {0x1E, "split_info"},         {0x26, "function_starts"},
     {LC_DATA_IN_CODE, "data_in_code"}, {0x2B, "code_sign_drs"},  {0x2E, "optimization_hint"},
     {0x36, "atom_info"},           {0x37, "function_variants"},  {0x38, "variant_fixups"},
-    {0x80000033u, "exports_trie"}, {LC_CHAINED_FIXUPS, "chained_fixups"},
+    {LC_EXPORTS_TRIE, "exports_trie"}, {LC_CHAINED_FIXUPS, "chained_fixups"},
 };
 
 /* Sections whose contents have a reader of their own. */
@@ -89,7 +90,7 @@ typedef struct slice {
     piece *pieces;
     size_t piece_count;
     size_t piece_capacity;
-    range fixups, rebase, symtab, data_in_code; /* symtab.size counts entries */
+    range fixups, rebase, symtab, strtab, indirect, exports, data_in_code;
 } slice;
 
 static uint32_t load32_big(const uint8_t *p) {
@@ -221,11 +222,11 @@ static bool read_command(slice *s, uint32_t command, const uint8_t *p, uint32_t 
         return read_segment(s, p, size);
     if (command == LC_SYMTAB && size >= 24) {
         return read_range(s, p + 8, 16, "symtab", &s->symtab) &&
-               read_range(s, p + 16, 1, "strtab", NULL);
+               read_range(s, p + 16, 1, "strtab", &s->strtab);
     }
     if (command == LC_DYSYMTAB && size >= 80) {
         return read_range(s, p + 32, 8, "toc", NULL) &&
-               read_range(s, p + 56, 4, "indirect_symtab", NULL) &&
+               read_range(s, p + 56, 4, "indirect_symtab", &s->indirect) &&
                read_range(s, p + 64, 8, "external_relocs", NULL) &&
                read_range(s, p + 72, 8, "local_relocs", NULL);
     }
@@ -234,12 +235,13 @@ static bool read_command(slice *s, uint32_t command, const uint8_t *p, uint32_t 
                read_range(s, p + 16, 1, "bind", NULL) &&
                read_range(s, p + 24, 1, "weak_bind", NULL) &&
                read_range(s, p + 32, 1, "lazy_bind", NULL) &&
-               read_range(s, p + 40, 1, "export", NULL);
+               read_range(s, p + 40, 1, "export", &s->exports);
     }
     for (size_t i = 0; i < sizeof linkedit_commands / sizeof *linkedit_commands; i++) {
         if (linkedit_commands[i].command != command || size < 16)
             continue;
         range *where = command == LC_CHAINED_FIXUPS ? &s->fixups
+                       : command == LC_EXPORTS_TRIE ? &s->exports
                        : command == LC_DATA_IN_CODE ? &s->data_in_code
                                                     : NULL;
         return read_range(s, p + 8, 1, linkedit_commands[i].label, where);
@@ -375,6 +377,13 @@ static uint64_t base_addr(const slice *s) {
     return 0;
 }
 
+bool bspi_macho_add_base_at(const bspi_macho *macho, uint64_t off, uint32_t *aux, bool *found) {
+    const bspi_section *section = bspi_section_at(macho->image, off);
+    *found = section != NULL && section->mapped;
+    return !*found || bspi_image_add_base(macho->file, macho->image,
+                                          section->addr + (off - section->file_off), aux);
+}
+
 static bool read_tables(slice *s) {
     bspi_file *file = s->macho.file;
     bspi_image *image = s->macho.image;
@@ -391,7 +400,10 @@ static bool read_tables(slice *s) {
     return bspi_chained_fixups_refs(&s->macho, s->fixups.off, s->fixups.size) &&
            bspi_rebase_refs(&s->macho, s->rebase.off, s->rebase.size) &&
            bspi_data_in_code_refs(&s->macho, s->data_in_code.off, s->data_in_code.size) &&
-           bspi_nlist_refs(&s->macho, s->symtab.off, s->symtab.size / 16);
+           bspi_export_trie_refs(&s->macho, s->exports.off, s->exports.size) &&
+           bspi_nlist_refs(&s->macho, s->symtab.off, s->symtab.size / 16, s->strtab.off) &&
+           bspi_indirect_symbols_refs(&s->macho, s->indirect.off, s->indirect.size,
+                                      s->symtab.off);
 }
 
 static bool read_slice(bspi_file *file, uint64_t begin, uint64_t size) {

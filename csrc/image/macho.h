@@ -31,9 +31,20 @@ typedef struct bspi_macho {
 bool bspi_chained_fixups_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
 /* LC_DYLD_INFO: runs the rebase opcodes, names every pointer they slide. */
 bool bspi_rebase_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
-/* LC_SYMTAB: names the values of symbols that are defined in a section. */
-bool bspi_nlist_refs(const bspi_macho *macho, uint64_t off, uint64_t count);
+/* LC_SYMTAB: names the values of symbols that are defined in a section, and
+ * the names of all, which count from file offset `strings` (0: none). */
+bool bspi_nlist_refs(const bspi_macho *macho, uint64_t off, uint64_t count, uint64_t strings);
+/* LC_DYSYMTAB: names the symbols, which start at file offset `symbols`, that
+ * stubs and pointers stand for. */
+bool bspi_indirect_symbols_refs(const bspi_macho *macho, uint64_t off, uint64_t size,
+                                uint64_t symbols);
+/* LC_DYLD_EXPORTS_TRIE: names the exported addresses and the trie's own nodes. */
+bool bspi_export_trie_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
 /* LC_DATA_IN_CODE: names the places that the entries describe. */
 bool bspi_data_in_code_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
+
+/* Registers the address of file offset `off` to count from.  *found is false,
+ * and nothing registered, when it has none. */
+bool bspi_macho_add_base_at(const bspi_macho *macho, uint64_t off, uint32_t *aux, bool *found);
 
 #endif

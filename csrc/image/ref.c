@@ -52,6 +52,7 @@ static const layout layouts[] = {
     [BSPI_REF_BASE8X4] = {0, 0, 1, 0, 8, 2, 0, FROM_BASE},
     [BSPI_REF_BASE24] = {0, 0, 3, 0, 24, 0, 0, FROM_BASE},
     [BSPI_REF_BACK32] = {0, 0, 4, 0, 32, 0, 1, FROM_SITE}, /* and counts backwards */
+    [BSPI_REF_INDEX16] = {0, 0, 4, 0, 32, 4, 0, FROM_BASE},
     [BSPI_REF_INDEX24] = {0, 0, 4, 0, 32, 0, 0, FROM_BASE}, /* in rows */
     [BSPI_REF_CHAIN64] = {AUTH_BIT, 0, 8, 0, 36, 0, 0, FROM_ZERO},
     [BSPI_REF_CHAIN64_OFFSET] = {AUTH_BIT, 0, 8, 0, 36, 0, 0, FROM_BASE},
@@ -59,6 +60,13 @@ static const layout layouts[] = {
     [BSPI_REF_CHAIN_ARM64E_AUTH] = {AUTH_BIT | BIND_BIT, AUTH_BIT, 8, 0, 32, 0, 0, FROM_BASE},
     [BSPI_REF_CHAIN_BIND] = {0, 0, 8, 0, 0, 0, 0, FROM_ZERO},
     [BSPI_REF_CHAIN_ARM64E_OFFSET] = {AUTH_BIT | BIND_BIT, 0, 8, 0, 43, 0, 0, FROM_BASE},
+    [BSPI_REF_CHAIN_BIND24] = {0, 0, 8, 0, 24, 2, 0, FROM_BASE},
+    [BSPI_REF_CHAIN_BIND16] = {0, 0, 8, 0, 16, 2, 0, FROM_BASE},
+    [BSPI_REF_IMPORT23] = {0, 0, 4, 9, 23, 0, 0, FROM_BASE},
+    [BSPI_REF_ULEB1] = {0x80, 0, 1, 0, 7, 0, 0, FROM_BASE}, /* in groups of 7 bits */
+    [BSPI_REF_ULEB2] = {0x8080, 0x80, 2, 0, 14, 0, 0, FROM_BASE},
+    [BSPI_REF_ULEB3] = {0x808080, 0x8080, 3, 0, 21, 0, 0, FROM_BASE},
+    [BSPI_REF_ULEB4] = {0x80808080, 0x808080, 4, 0, 28, 0, 0, FROM_BASE},
 };
 
 /* The layout of `kind`, NULL when there is no such kind. */
@@ -112,10 +120,17 @@ static bool is_split(uint8_t kind) {
     return kind == BSPI_REF_A64_ADR || kind == BSPI_REF_A64_ADRP;
 }
 
+static bool is_uleb(uint8_t kind) {
+    return kind >= BSPI_REF_ULEB1 && kind <= BSPI_REF_ULEB4;
+}
+
 /* The raw number of a field: immhi:immlo for ADR and ADRP. */
 static uint64_t get_number(uint8_t kind, const layout *l, uint64_t field) {
     if (is_split(kind))
         return (field >> 3 & 0x1FFFFC) | (field >> 29 & 3);
+    if (is_uleb(kind))
+        return (field & 0x7F) | (field >> 1 & 0x3F80) | (field >> 2 & 0x1FC000) |
+               (field >> 3 & 0xFE00000);
     return field >> l->shift & low_bits(l->width);
 }
 
@@ -124,6 +139,9 @@ static uint64_t put_number(uint8_t kind, const layout *l, uint64_t field, uint64
         uint64_t kept = field & ~UINT64_C(0x60FFFFE0);
         return kept | (number & 3) << 29 | (number & 0x1FFFFC) << 3;
     }
+    if (is_uleb(kind))
+        return (field & l->mask) | (number & 0x7F) | (number & 0x3F80) << 1 |
+               (number & 0x1FC000) << 2 | (number & 0xFE00000) << 3;
     uint64_t mask = low_bits(l->width);
     return (field & ~(mask << l->shift)) | (number & mask) << l->shift;
 }
@@ -140,6 +158,8 @@ static bool opcode_ok(uint8_t kind, const layout *l, uint64_t field) {
     case BSPI_REF_A64_LDST12:
         return bspi_arm64_access_scale((uint32_t)field) >= 0;
     case BSPI_REF_CHAIN_BIND:
+    case BSPI_REF_CHAIN_BIND24:
+    case BSPI_REF_CHAIN_BIND16:
         return (field & (AUTH_BIT | BIND_BIT)) != 0;
     default:
         return true;
@@ -234,6 +254,13 @@ void bspi_ref_label(uint8_t kind, uint8_t *bytes, uint64_t label) {
     if (l == NULL || l->width == 0)
         return;
     store_field(bytes, l->size, put_number(kind, l, load_field(bytes, l->size), label));
+}
+
+bool bspi_ref_reserve(bspi_ref_list *list, size_t extra) {
+    while (!list->failed && list->capacity - list->count < extra)
+        list->failed = !bspi_ensure(list->heap, (void **)&list->items, &list->capacity,
+                                    sizeof *list->items);
+    return !list->failed;
 }
 
 void bspi_ref_push(bspi_ref_list *list, bspi_ref ref) {

@@ -37,13 +37,22 @@ typedef enum bspi_ref_kind {
     BSPI_REF_BASE8X4 = 37,   /* 1 byte unsigned: (target - base) / 4, arm64 jump tables */
     BSPI_REF_BASE24 = 38,    /* low 3 bytes of a word: target - base, compressed unwind entries */
     BSPI_REF_BACK32 = 40,    /* 4 bytes signed: address of the field - target, frame records to their CIE */
+    BSPI_REF_INDEX16 = 42,   /* 4 bytes unsigned: (target - base) / 16, a row of a Mach-O symbol table */
     BSPI_REF_INDEX24 = 41,   /* 4 bytes unsigned: (target - base) / 24, a row of an ELF symbol table */
     BSPI_REF_CHAIN64 = 48,   /* DYLD_CHAINED_PTR_64 rebase: 36-bit address, high8 and next kept */
     BSPI_REF_CHAIN64_OFFSET = 49,   /* ..._64_OFFSET rebase: 36-bit offset from the image base (`base`) */
     BSPI_REF_CHAIN_ARM64E = 50,     /* arm64e rebase: 43-bit address, high8, next 11, bind 0, auth 0 */
     BSPI_REF_CHAIN_ARM64E_AUTH = 51,/* arm64e auth rebase: 32-bit offset from `base`, diversity, key kept */
     BSPI_REF_CHAIN_BIND = 52,/* a chained bind of any format: no address; found so that `next` can be re-linked */
-    BSPI_REF_CHAIN_ARM64E_OFFSET = 53 /* as CHAIN_ARM64E, but a 43-bit offset from `base` (userland formats 9 and 12) */
+    BSPI_REF_CHAIN_ARM64E_OFFSET = 53,/* as CHAIN_ARM64E, but a 43-bit offset from `base` (userland formats 9 and 12) */
+    BSPI_REF_CHAIN_BIND24 = 54, /* chained bind: low 24 bits: (target - base) / 4, a row of the imports table */
+    BSPI_REF_CHAIN_BIND16 = 55, /* as CHAIN_BIND24, 16 bits (arm64e) */
+    BSPI_REF_IMPORT23 = 56,  /* 4 bytes: target - base in the upper 23 bits: the name of a chained import */
+    /* ULEB128 of a fixed number of bytes: target - base */
+    BSPI_REF_ULEB1 = 57,
+    BSPI_REF_ULEB2 = 58,
+    BSPI_REF_ULEB3 = 59,
+    BSPI_REF_ULEB4 = 60
 } bspi_ref_kind;
 
 /* One reference, resolved against the file it was found in. */
@@ -85,6 +94,8 @@ typedef struct bspi_ref_list {
 } bspi_ref_list;
 
 void bspi_ref_push(bspi_ref_list *list, bspi_ref ref);
+/* Makes room for `extra` more; false when memory is refused. */
+bool bspi_ref_reserve(bspi_ref_list *list, size_t extra);
 void bspi_ref_list_free(bspi_ref_list *list);
 
 #endif

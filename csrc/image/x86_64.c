@@ -221,15 +221,16 @@ static void emit(bspi_ref_list *refs, bspi_ref ref) {
         bspi_ref_push(refs, ref);
 }
 
-void bspi_x86_64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
-                      uint64_t addr, uint64_t file_off, bspi_ref_list *refs) {
+void bspi_x86_64_refs_within(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
+                             uint64_t from, uint64_t to, uint64_t addr, uint64_t file_off,
+                             bspi_ref_list *refs) {
     uint64_t at = begin - BSPI_MIN(begin, WARM_UP);
-    while (at < end) {
+    while (at < to) {
         instruction found = measure_at(code, code_len, at);
         uint64_t field = at + found.field;
         uint64_t next = at + found.length;
         uint8_t size = found.kind == BSPI_REF_X64_REL8 ? 1 : 4;
-        if (found.kind != BSPI_REF_NONE && field >= begin && field < end) {
+        if (found.kind != BSPI_REF_NONE && field >= from && field < to) {
             uint64_t base = addr + next;
             uint64_t value = size == 1 ? (uint64_t)bspi_sign_extend(code[field], 8)
                                        : (uint64_t)bspi_sign_extend(bspi_load32(code + field), 32);
@@ -242,4 +243,9 @@ void bspi_x86_64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, ui
         }
         at = next;
     }
+}
+
+void bspi_x86_64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
+                      uint64_t addr, uint64_t file_off, bspi_ref_list *refs) {
+    bspi_x86_64_refs_within(code, code_len, begin, end, begin, end, addr, file_off, refs);
 }

@@ -177,6 +177,9 @@ BSP_MUST_CHECK bsp_status bsp_patch_stream(const bsp_patch *patch, uint32_t inde
  * them; they must stay valid until bsp_patch_close. */
 BSP_MUST_CHECK bsp_status bsp_patch_provide(bsp_patch *patch, uint32_t index,
                                             const uint8_t *plain, size_t plain_len);
+/* How many threads bsp_patch_prepare may use, 0 and 1 for the caller's alone.
+ * Takes more memory with more; the result is the same. */
+BSP_MUST_CHECK bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs);
 /* Decodes and validates everything against the old file (which must stay valid
  * and unchanged until bsp_patch_close) and builds the predictor.  After it the
  * handle is ready for bsp_patch_window.  Errors: as above, OLD_MISMATCH when
@@ -201,6 +204,95 @@ BSP_MUST_CHECK bsp_status bsp_patch_fill(bsp_patch *patch, uint32_t index, uint8
 /* The most memory the handle has had allocated at once, in bytes. */
 uint64_t bsp_patch_peak_memory(const bsp_patch *patch);
 void bsp_patch_close(bsp_patch *patch); /* NULL is fine */
+
+/* --- explaining one --- */
+
+/* Where the bytes of a patch went, told from the patch and the old file.  Every
+ * count is exact.  A price is what the models take for it, in 1/65536 bits; for
+ * a stream coded otherwise it is a weight by which to share out the stream's
+ * coded length, no more. */
+typedef struct bsp_explanation bsp_explanation;
+
+/* Streams by id, 1 to this - 1 (docs/format.md); index 0 is unused. */
+#define BSP_EXPLAIN_STREAMS 7u
+/* Not in any image, or not a section of the old file. */
+#define BSP_EXPLAIN_NONE UINT32_MAX
+
+/* A section of the new file; the last place is all that lies outside of them. */
+typedef struct bsp_explain_place {
+    uint32_t image;     /* number in the new file's layout, or BSP_EXPLAIN_NONE */
+    uint32_t old_image; /* the old image that it continues, or BSP_EXPLAIN_NONE */
+    uint32_t format;    /* 0 raw, 1 Mach-O, 2 ELF */
+    uint32_t arch;      /* 0 none, 1 arm64, 2 x86-64 */
+    uint32_t role;      /* 0 data, 1 code, 2 zero-fill */
+    uint32_t paired;    /* 1 when it continues a section of the old file */
+    uint64_t new_off;
+    uint64_t len;       /* bytes of the new file that are in it and in no place before */
+    uint64_t addr;      /* 0 when it has none */
+    uint64_t old_off;   /* of the old section, when paired */
+    uint64_t old_len;
+} bsp_explain_place;
+
+/* What a place holds of one kind of reference; kind 0: bytes of no reference.
+ * refs = right + overridden + fixed + corrected. */
+typedef struct bsp_explain_row {
+    uint32_t place;           /* index */
+    uint32_t kind;            /* docs/format.md */
+    uint64_t refs;            /* carried from the old file */
+    uint64_t refs_moved;      /* of them, whose field says something else than in the old file */
+    uint64_t refs_right;      /* predicted without help */
+    uint64_t refs_overridden; /* answered by an override */
+    uint64_t refs_fixed;      /* put right by a reference correction */
+    uint64_t refs_corrected;  /* put right, or changed otherwise, by byte corrections */
+    uint64_t byte_fixes;      /* bytes corrected */
+    uint64_t byte_runs;       /* in so many runs */
+    uint64_t literal_bytes;
+    uint64_t cover_entries;   /* that begin here */
+    uint64_t cover_bytes;
+    uint64_t fill_bytes;      /* made from the finished bytes */
+    uint64_t price[BSP_EXPLAIN_STREAMS];
+} bsp_explain_row;
+
+/* One stream of the patch, in the order of bsp_patch_stream. */
+typedef struct bsp_explain_stream {
+    uint32_t id;
+    uint32_t codec;
+    uint64_t entries;     /* cover entries, overrides, fixes, literal bytes, sections */
+    uint64_t plain_len;
+    uint64_t coded_len;   /* 0 when it shares the MODEL coder */
+    uint64_t price;       /* all of it, */
+    uint64_t price_frame; /* what of it is in no row: counts, the layout, unused overrides */
+} bsp_explain_stream;
+
+/* What becomes of the bytes of a stretch of the new file. */
+typedef struct bsp_explain_bucket {
+    uint64_t carried;   /* as in the old file */
+    uint64_t predicted; /* references, rewritten and right */
+    uint64_t corrected; /* by a correction of a reference or a byte */
+    uint64_t literal;
+    uint64_t filled;
+} bsp_explain_bucket;
+
+/* Explains a prepared patch, which must stay open until bsp_explain_free.  The
+ * new file is cut into `bucket_count` stretches, 1 to 65536, of which number i
+ * begins at i * new_size / bucket_count, rounded up.  No other call on the patch
+ * may run meanwhile; control and fault may be NULL.
+ * Errors: ARG, NOMEM, MEMLIMIT, CANCELLED. */
+BSP_MUST_CHECK bsp_status bsp_explain_new(bsp_patch *patch, uint32_t bucket_count,
+                                          bsp_control *control, bsp_explanation **explanation,
+                                          bsp_fault *fault);
+/* Each copies up to `capacity` items into the caller's array and returns how
+ * many there are in all.  Rows are ascending by place, then kind; a row without
+ * anything in it is left out. */
+size_t bsp_explain_places(const bsp_explanation *explanation, bsp_explain_place *places,
+                          size_t capacity);
+size_t bsp_explain_rows(const bsp_explanation *explanation, bsp_explain_row *rows,
+                        size_t capacity);
+size_t bsp_explain_streams(const bsp_explanation *explanation, bsp_explain_stream *streams,
+                           size_t capacity);
+size_t bsp_explain_buckets(const bsp_explanation *explanation, bsp_explain_bucket *buckets,
+                           size_t capacity);
+void bsp_explain_free(bsp_explanation *explanation); /* NULL is fine */
 
 /* --- odds and ends --- */
 

@@ -6,6 +6,7 @@
 
 /* Prices in eighths of a byte, as the models code them on average. */
 #define ENTRY_FAR 40u    /* an entry that leaves its neighbour's diagonal */
+#define ENTRY_MANY 52u   /* the same where much is new: the ways are longer */
 #define ENTRY_NEAR 26u   /* one that goes on along it behind a gap */
 #define FIX_ALONE 14u    /* a correction: a position and a value */
 #define FIX_NEXT 8u      /* one right behind the last */
@@ -14,8 +15,15 @@
 #define LITERAL_LEAST 4u
 #define LITERAL_MOST 8u
 #define LITERAL_REPEATED 1u
+/* With this many uncovered bytes the models have learnt well: they get cheaper. */
+#define MUCH_NEW ((uint64_t)4 << 20)
 /* Longer gaps and entries are left as they are. */
 #define SPAN_LIMIT 4096u
+
+typedef struct {
+    uint64_t literal;
+    uint64_t far;
+} prices;
 
 /* The price of correcting new[0, len) against old[0, len). */
 static uint64_t fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len) {
@@ -59,7 +67,7 @@ static bool same_diagonal(const bspi_cover *a, const bspi_cover *b) {
 /* Joins neighbours on one diagonal when correcting the gap between them is
  * cheaper than a second entry and literals. */
 static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
-                       uint64_t literal) {
+                       const prices *price) {
     size_t kept = 0;
     for (size_t i = 0; i < cover->count; i++) {
         bspi_cover entry = cover->items[i];
@@ -68,7 +76,7 @@ static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list 
             uint64_t end = last->new_off + last->len, gap = entry.new_off - end;
             if (same_diagonal(last, &entry) && gap <= SPAN_LIMIT &&
                 fix_price(old + last->old_off + last->len, new_ + end, gap) <=
-                    ENTRY_NEAR + tell_price(new_ + end, gap, literal)) {
+                    ENTRY_NEAR + tell_price(new_ + end, gap, price->literal)) {
                 last->len = entry.new_off + entry.len - last->new_off;
                 continue;
             }
@@ -81,7 +89,7 @@ static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list 
 /* Drops an entry that stands between two of one diagonal, or among literals,
  * and costs more than it saves. */
 static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
-                       uint64_t literal) {
+                       const prices *price) {
     size_t kept = 0;
     for (size_t i = 0; i < cover->count; i++) {
         const bspi_cover *entry = &cover->items[i];
@@ -92,14 +100,14 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
             continue;
         }
         uint64_t with = fix_price(old + entry->old_off, new_ + entry->new_off, entry->len) +
-                        ENTRY_FAR;
-        uint64_t without = tell_price(new_ + entry->new_off, entry->len, literal);
+                        price->far;
+        uint64_t without = tell_price(new_ + entry->new_off, entry->len, price->literal);
         if (right != NULL && same_diagonal(left, right)) {
             uint64_t left_end = left->new_off + left->len;
             uint64_t span = right->new_off - left_end;
-            uint64_t told = span <= SPAN_LIMIT ? tell_price(new_ + left_end, span, literal)
-                                               : span * literal;
-            with += ENTRY_FAR + told - BSPI_MIN(told, without);
+            uint64_t told = span <= SPAN_LIMIT ? tell_price(new_ + left_end, span, price->literal)
+                                               : span * price->literal;
+            with += price->far + told - BSPI_MIN(told, without);
             without = ENTRY_NEAR + told;
             if (span <= SPAN_LIMIT) {
                 uint64_t bridge = fix_price(old + left->old_off + left->len, new_ + left_end,
@@ -119,8 +127,7 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
 /* The price of a literal, from how evenly the uncovered bytes are spread over
  * their 256 values: the chance that two of them agree is 1/256 for noise (which
  * stays at 8 bits) and a multiple of it for what the models can foretell. */
-static uint64_t literal_price(const uint8_t *new_, uint64_t new_size,
-                              const bspi_cover_list *cover) {
+static prices price_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_list *cover) {
     uint64_t counts[256] = {0}, total = 0, at = 0;
     for (size_t i = 0; i <= cover->count; i++) {
         uint64_t end = i < cover->count ? cover->items[i].new_off : new_size;
@@ -129,23 +136,30 @@ static uint64_t literal_price(const uint8_t *new_, uint64_t new_size,
         if (i < cover->count)
             at = end + cover->items[i].len;
     }
+    prices price = {LITERAL_LEAST + 1, ENTRY_FAR};
     if (total < 1024)
-        return LITERAL_LEAST + 1;
+        return price;
     uint64_t agreement = 0; /* 256 for noise, in units of 1/65536 */
     for (unsigned i = 0; i < 256; i++)
         agreement += (counts[i] << 16) / total * counts[i];
     agreement /= total;
     if (agreement < 264)
-        return LITERAL_MOST;
-    if (agreement < 400)
-        return LITERAL_LEAST + 2;
-    return agreement < 3000 ? LITERAL_LEAST + 1 : LITERAL_LEAST;
+        price.literal = LITERAL_MOST;
+    else if (agreement < 400)
+        price.literal = LITERAL_LEAST + 2;
+    else if (agreement >= 3000)
+        price.literal = LITERAL_LEAST;
+    if (total >= MUCH_NEW && price.literal < LITERAL_MOST) {
+        price.literal--;
+        price.far = ENTRY_MANY;
+    }
+    return price;
 }
 
 void bspi_prune_cover(const uint8_t *old, const uint8_t *new_, uint64_t new_size,
                       bspi_cover_list *cover) {
-    uint64_t literal = literal_price(new_, new_size, cover);
-    close_gaps(old, new_, cover, literal);
-    drop_losers(old, new_, cover, literal);
-    close_gaps(old, new_, cover, literal);
+    prices price = price_of(new_, new_size, cover);
+    close_gaps(old, new_, cover, &price);
+    drop_losers(old, new_, cover, &price);
+    close_gaps(old, new_, cover, &price);
 }

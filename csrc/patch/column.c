@@ -12,6 +12,7 @@ void bspi_column_open(bspi_column *column, bspi_heap *heap, bspi_column_mode mod
     column->bytes = NULL;
     column->status = BSP_OK;
     column->place = "stream";
+    column->item = BSPI_ITEM_NONE;
     memset(&column->ints, 0, sizeof column->ints);
     if ((mode == BSPI_WRITE_MODEL || mode == BSPI_READ_MODEL) &&
         !bspi_int_model_init(&column->ints, heap, BSPI_COLUMN_CONTEXTS))
@@ -56,11 +57,23 @@ static unsigned varint_len(uint64_t value) {
  * hold more than the patch declared. */
 static bool account(bspi_column *column, uint64_t len) {
     column->plain_done += len;
+    if ((++column->steps & 0xffff) == 0 && bspi_cancelled(column->control))
+        bspi_column_fail(column, BSP_E_CANCELLED, "stream");
     if (column->mode == BSPI_READ_MODEL && column->plain_done > column->plain_len) {
         bspi_column_fail(column, BSP_E_CORRUPT, "stream length");
         return false;
     }
     return true;
+}
+
+/* Tells a listener what has been spent since it was last told. */
+static void tell(bspi_column *column) {
+    if (column->spend == NULL)
+        return;
+    uint64_t spent = column->mode == BSPI_WRITE_MODEL ? bspi_encoder_spent(column->encoder)
+                                                      : column->plain_done << 19;
+    column->spend(column->spend_context, column->item, spent - column->spent);
+    column->spent = spent;
 }
 
 bool bspi_column_u64(bspi_column *column, uint32_t context, uint64_t *value) {
@@ -88,13 +101,16 @@ bool bspi_column_u64(bspi_column *column, uint32_t context, uint64_t *value) {
     }
     if (column->mode != BSPI_READ_PLAIN && !account(column, varint_len(*value)))
         *value = 0;
+    tell(column);
     return column->status == BSP_OK;
 }
 
 bool bspi_column_s64(bspi_column *column, uint32_t context, int64_t *value) {
     if (column->status == BSP_OK && column->mode == BSPI_WRITE_MODEL) {
         bspi_int_encode_signed(&column->ints, column->encoder, context, *value);
-        return account(column, varint_len(bspi_zigzag(*value)));
+        account(column, varint_len(bspi_zigzag(*value)));
+        tell(column);
+        return true;
     }
     if (column->status == BSP_OK && column->mode == BSPI_READ_MODEL) {
         *value = bspi_int_decode_signed(&column->ints, column->decoder, context);
@@ -157,6 +173,7 @@ bool bspi_column_byte(bspi_column *column, const uint32_t *contexts, uint32_t se
     }
     if (column->mode != BSPI_READ_PLAIN)
         account(column, 1);
+    tell(column);
     return column->status == BSP_OK;
 }
 

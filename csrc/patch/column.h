@@ -19,6 +19,10 @@ typedef enum bspi_column_mode {
     BSPI_READ_MODEL
 } bspi_column_mode;
 
+/* Told what one symbol took, in 1/65536 bits, and of which item it speaks. */
+typedef void (*bspi_spend)(void *context, uint64_t item, uint64_t price);
+#define BSPI_ITEM_NONE UINT64_MAX
+
 typedef struct bspi_column {
     bspi_column_mode mode;
     bspi_heap *heap;
@@ -30,8 +34,14 @@ typedef struct bspi_column {
     uint64_t plain_done;
     bspi_int_model ints;
     bspi_byte_model *bytes; /* between begin_bytes and end_bytes, in modelled modes */
+    const bsp_control *control; /* asked now and then in modelled modes; NULL never */
+    uint64_t steps;    /* numbers and bytes transferred */
     bsp_status status; /* the first failure sticks */
     const char *place; /* what was being transferred when it failed */
+    uint64_t item;     /* the cover entry, override, fix or literal byte at hand, by number */
+    bspi_spend spend;  /* WRITE_*: listens, NULL for nobody */
+    void *spend_context;
+    uint64_t spent;    /* by the symbols told of so far */
 } bspi_column;
 
 #define BSPI_COLUMN_CONTEXTS 60u

@@ -37,10 +37,16 @@ typedef struct bspi_fill {
     uint32_t hash;      /* bspi_fill_hash */
 } bspi_fill;
 
+/* Fills of one patch, and how often over they may hash the new file: a few bytes
+ * of a hostile patch could else ask for hours of hashing. */
+#define BSPI_MAX_FILLS 512u
+#define BSPI_MAX_HASHINGS 8u
+
 typedef struct bspi_content {
     bspi_heap *heap;
     uint64_t old_size;
     uint64_t new_size;
+    bool raw; /* written without looking for images: the layout names none, though old may have some */
     bspi_layout layout;
     bspi_fill *fills; /* ascending by new_off, disjoint, outside the cover */
     size_t fill_count;
@@ -58,6 +64,7 @@ typedef struct bspi_content {
     size_t byte_capacity;
     uint8_t *literals; /* the bytes outside cover and fills, in order */
     uint64_t literal_count;
+    bspi_unwind_pages pages;  /* of the new file */
     bspi_predictor predictor; /* valid from the COVER stream on */
     bool has_predictor;
 } bspi_content;
@@ -73,6 +80,10 @@ uint64_t bspi_fill_len(const bspi_fill *fill);
 bsp_status bspi_content_predictor(bspi_content *content, const bspi_file *old, bsp_fault *fault);
 /* Puts the overrides into the predictor's maps. */
 bsp_status bspi_content_override(bspi_content *content, bsp_fault *fault);
+/* Finds the pages that the predictor needs, with `read` for what is known of the
+ * new file without them. */
+bsp_status bspi_content_pages(bspi_content *content, const bspi_file *old, bspi_read_new read,
+                              void *context, bsp_fault *fault);
 void bspi_content_forget_overrides(bspi_content *content);
 
 struct bspi_column;

@@ -245,6 +245,7 @@ void bspi_literal_learn(bspi_literal_history *history, uint8_t byte) {
     history->new_off += history->group;
     history->left -= history->group;
     uint64_t step = BSPI_MIN(history->like_len, (uint64_t)history->group);
-    history->like += step;
+    if (step != 0) /* like may be NULL */
+        history->like += step;
     history->like_len -= step;
 }

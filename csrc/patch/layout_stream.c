@@ -17,11 +17,11 @@ enum {
     CONTEXT_FILL = 47
 };
 
-/* No sane image has more; a bound for what a hostile patch can ask for. */
-#define SECTION_LIMIT 65536u
+/* No image of the readers has more; a bound for what a hostile patch can ask for. */
+#define SECTION_LIMIT (UINT64_C(1) << 20)
 
 static bool same_layout(const bspi_content *content, const bspi_file *old) {
-    if (content->layout.image_count != old->image_count)
+    if (content->raw || content->layout.image_count != old->image_count)
         return false;
     for (size_t i = 0; i < old->image_count; i++) {
         const bspi_layout_image *image = &content->layout.images[i];
@@ -102,7 +102,7 @@ static void transfer_section(bspi_column *column, const bspi_image *from, runnin
                         : 1 + bspi_zigzag((int64_t)section->pair - (int64_t)run->pair);
     bspi_column_u64(column, CONTEXT_PAIR, &pair);
     if (bspi_column_reads(column)) {
-        uint64_t index = pair == 0 ? 0 : (uint64_t)((int64_t)run->pair + bspi_unzigzag(pair - 1));
+        uint64_t index = pair == 0 ? 0 : run->pair + (uint64_t)bspi_unzigzag(pair - 1);
         if (pair != 0 && index >= from->section_count) {
             bspi_column_fail(column, BSP_E_CORRUPT, "layout.pair");
             return;
@@ -213,8 +213,12 @@ static bool sound_fill(const bspi_content *content, const bspi_fill *fill, uint6
 static void transfer_fills(bspi_column *column, bspi_content *content) {
     bool reads = bspi_column_reads(column);
     uint64_t count = content->fill_count;
-    if (!bspi_column_count(column, 5, &count))
+    if (!bspi_column_count(column, 4, &count))
         return;
+    if (count > BSPI_MAX_FILLS) {
+        bspi_column_fail(column, BSP_E_CORRUPT, "fill count");
+        return;
+    }
     if (reads) {
         content->fills = bspi_alloc(content->heap, (size_t)count + 1, sizeof *content->fills,
                                     true);
@@ -225,6 +229,8 @@ static void transfer_fills(bspi_column *column, bspi_content *content) {
         content->fill_count = (size_t)count;
     }
     uint64_t end = 0;
+    uint64_t to_hash = BSPI_MAX_HASHINGS * BSPI_MIN(content->new_size,
+                                                    UINT64_MAX / BSPI_MAX_HASHINGS);
     for (size_t i = 0; i < count; i++) {
         bspi_fill *fill = &content->fills[i];
         uint64_t form = (uint64_t)(fill->page_bits - 12) << 2 | fill->hash;
@@ -235,10 +241,11 @@ static void transfer_fills(bspi_column *column, bspi_content *content) {
         if (reads && column->status == BSP_OK) {
             fill->hash = (uint32_t)(form & 3);
             fill->page_bits = (uint32_t)BSPI_MIN(form >> 2, 60u) + 12;
-            if (!sound_fill(content, fill, end)) {
+            if (!sound_fill(content, fill, end) || fill->data_len > to_hash) {
                 bspi_column_fail(column, BSP_E_CORRUPT, "fills");
                 return;
             }
+            to_hash -= fill->data_len;
         }
         end = fill->new_off + bspi_fill_len(fill);
     }

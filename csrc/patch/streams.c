@@ -44,6 +44,16 @@ bool bspi_column_count(bspi_column *column, uint64_t least, uint64_t *count) {
     return true;
 }
 
+/* The same of items that each stand at a byte of their own in the new file. */
+static bool column_count_within(bspi_column *column, uint64_t least, uint64_t new_size,
+                                uint64_t *count) {
+    if (!bspi_column_count(column, least, count))
+        return false;
+    if (*count > new_size)
+        bspi_column_fail(column, BSP_E_CORRUPT, "stream count");
+    return *count <= new_size;
+}
+
 /* Where an entry may continue from: distances old - new, modulo 2^64, the most
  * recent first, no two the same. */
 #define SHIFTS 14u
@@ -99,6 +109,7 @@ static void transfer_runs(bspi_column *column, bspi_cover *items, size_t count) 
     uint64_t end = 0, previous = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t gap = items[i].new_off - end;
+        column->item = i;
         bspi_column_u64(column, CONTEXT_GAP + BSPI_MIN(bspi_size_class(previous), 5u), &gap);
         if (reads)
             items[i].new_off = gap; /* until the lengths are known */
@@ -112,6 +123,7 @@ static void transfer_runs(bspi_column *column, bspi_cover *items, size_t count) 
         uint64_t less = items[i].len - 1;
         uint32_t before = i == 0 ? 0 : bspi_size_class(items[i - 1].len);
         uint32_t context = (gap == 0 ? 0u : 1u) + (before <= 5 ? 0u : before <= 7 ? 2u : 4u);
+        column->item = i;
         bspi_column_u64(column, CONTEXT_LEN + context, &less);
         if (reads)
             items[i].len = less + 1;
@@ -124,7 +136,7 @@ static void transfer_cover(bspi_column *column, bspi_content *content) {
     bool reads = bspi_column_reads(column);
     bspi_cover_list *cover = &content->cover;
     uint64_t count = cover->count;
-    if (!bspi_column_count(column, 4, &count))
+    if (!column_count_within(column, 4, content->new_size, &count))
         return;
     if (reads) {
         cover->items = bspi_alloc(content->heap, (size_t)count + 1, sizeof *cover->items, true);
@@ -151,6 +163,7 @@ static void transfer_cover(bspi_column *column, bspi_content *content) {
         }
         uint64_t which = reads ? 0 : choose_candidate(&history, item, gap);
         uint32_t context = (gap == 0 ? 0u : 1u) + (last == 0 ? 0u : last == 1 ? 2u : 4u);
+        column->item = i;
         bspi_column_u64(column, CONTEXT_WHICH + context, &which);
         uint64_t from = candidate(&history, which, item->new_off, gap);
         int64_t way = (int64_t)(item->old_off - from);
@@ -170,9 +183,10 @@ static void transfer_cover(bspi_column *column, bspi_content *content) {
 }
 
 /* New addresses, as differences from what the map says or from the shift of the
- * override before: the writer takes what is shorter for the whole list. */
+ * override before: the writer takes what is shorter for the whole list.  `first`
+ * is the number of items[0] among the overrides of all images. */
 static void transfer_shifts(bspi_column *column, const bspi_address_map *map,
-                            bspi_override *items, size_t count) {
+                            bspi_override *items, size_t first, size_t count) {
     bool reads = bspi_column_reads(column);
     uint64_t by_map = 0, by_last = 0, shift = 0, chained;
     for (size_t i = 0; !reads && i < count; i++) {
@@ -185,6 +199,7 @@ static void transfer_shifts(bspi_column *column, const bspi_address_map *map,
     chained = by_last < by_map;
     if (count == 0)
         return;
+    column->item = BSPI_ITEM_NONE;
     bspi_column_u64(column, CONTEXT_CHAINED, &chained);
     if (chained > 1)
         bspi_column_fail(column, BSP_E_CORRUPT, "overrides.chained");
@@ -194,6 +209,7 @@ static void transfer_shifts(bspi_column *column, const bspi_address_map *map,
         uint64_t expected = chained ? items[i].old_addr + shift
                                     : bspi_map_address(map, items[i].old_addr);
         int64_t difference = (int64_t)(items[i].new_addr - expected);
+        column->item = first + i;
         bspi_column_s64(column, CONTEXT_SHIFT + (last != 0), &difference);
         last = difference;
         if (reads)
@@ -214,6 +230,7 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
     }
     for (size_t image = 0; image < images; image++) {
         uint64_t count = reads ? 0 : content->override_starts[image + 1] - used;
+        column->item = BSPI_ITEM_NONE;
         if (!bspi_column_count(column, 3, &count))
             return;
         if (reads) {
@@ -230,6 +247,7 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
         uint64_t before = 0, last_reach = 0;
         for (size_t i = 0; i < count; i++) {
             uint64_t gap = items[i].old_addr - before - (i != 0);
+            column->item = used + i;
             bspi_column_u64(column, CONTEXT_OVERRIDE, &gap);
             if (reads) {
                 uint64_t step = gap + (i != 0);
@@ -246,7 +264,8 @@ static void transfer_overrides(bspi_column *column, bspi_content *content) {
             }
             before = items[i].old_addr + items[i].reach;
         }
-        transfer_shifts(column, &content->predictor.maps[image], items, (size_t)count);
+        transfer_shifts(column, &content->predictor.maps[image], items, used,
+                        (size_t)count);
         if (column->status != BSP_OK)
             return;
         used += (size_t)count;
@@ -266,6 +285,7 @@ static void transfer_positions(bspi_column *column, uint32_t context, uint32_t c
         uint64_t gap = position - next;
         uint32_t class = BSPI_MIN(bspi_size_class(previous), classes - 1);
         class = class * places + (uint32_t)(next % places);
+        column->item = i;
         if (!bspi_column_u64(column, context + class, &gap))
             return;
         if (reads) {
@@ -284,7 +304,7 @@ static void transfer_positions(bspi_column *column, uint32_t context, uint32_t c
 static void transfer_refs(bspi_column *column, bspi_content *content) {
     bool reads = bspi_column_reads(column);
     uint64_t count = content->ref_count;
-    if (!bspi_column_count(column, 2, &count))
+    if (!column_count_within(column, 2, content->new_size, &count))
         return;
     if (reads) {
         content->refs = bspi_alloc(content->heap, (size_t)count + 1, sizeof *content->refs, true);
@@ -299,6 +319,7 @@ static void transfer_refs(bspi_column *column, bspi_content *content) {
     int64_t last = 0;
     for (size_t i = 0; i < count; i++) {
         int64_t delta = content->refs[i].delta;
+        column->item = i;
         bspi_column_s64(column, CONTEXT_REF_DELTA + (last != 0), &delta);
         content->refs[i].delta = delta;
         last = delta;
@@ -308,7 +329,7 @@ static void transfer_refs(bspi_column *column, bspi_content *content) {
 static void transfer_bytes(bspi_column *column, bspi_content *content, const bspi_file *old) {
     bool reads = bspi_column_reads(column);
     uint64_t count = content->byte_count;
-    if (!bspi_column_count(column, 2, &count))
+    if (!column_count_within(column, 2, content->new_size, &count))
         return;
     if (reads) {
         content->bytes = bspi_alloc(content->heap, (size_t)count + 1, sizeof *content->bytes,
@@ -329,6 +350,7 @@ static void transfer_bytes(bspi_column *column, bspi_content *content, const bsp
         uint32_t contexts[BSPI_BYTE_CONTEXTS];
         uint32_t selector = bspi_fix_contexts(&history, content, old, items[i].new_off, contexts);
         uint8_t diff = (uint8_t)(items[i].diff - 1); /* 0 never occurs: 255 values */
+        column->item = i;
         if (!bspi_column_byte(column, contexts, selector, &diff))
             break;
         if (reads && diff == 255) {
@@ -379,8 +401,8 @@ static void transfer_literals(bspi_column *column, bspi_content *content, const 
     if (!bspi_column_begin_bytes(column, BSPI_LITERAL_CONTEXTS, BSPI_LITERAL_SELECTORS, count))
         return;
     if (column->mode == BSPI_WRITE_PLAIN || column->mode == BSPI_READ_PLAIN) {
-        for (uint64_t i = 0; i < count; i++)
-            bspi_column_byte(column, NULL, 0, &content->literals[i]);
+        for (column->item = 0; column->item < count; column->item++)
+            bspi_column_byte(column, NULL, 0, &content->literals[column->item]);
         return;
     }
     bspi_literal_run run = {0};
@@ -389,6 +411,7 @@ static void transfer_literals(bspi_column *column, bspi_content *content, const 
         bspi_literal_history history;
         bspi_literal_begin(&history, content, old, &run);
         for (uint64_t at = done; at < done + run.len && column->status == BSP_OK;) {
+            column->item = at;
             at += transfer_group(column, &history, content->literals + at, reads);
         }
         done += run.len;

@@ -22,10 +22,13 @@ static uint32_t pair_image(const bspi_file *old, const bspi_image *image, const 
     return BSPI_NO_PAIR;
 }
 
+/* Sections looked at to find a partner: all, unless the file is out to cost time. */
+#define PARTNERS 4096u
+
 /* The old section with the same name and role, searched from where the last
  * one was found: sections keep their order, as a rule. */
 static uint32_t pair_section(const bspi_image *old, const bspi_section *section, size_t start) {
-    for (size_t i = 0; i < old->section_count; i++) {
+    for (size_t i = 0; i < old->section_count && i < PARTNERS; i++) {
         size_t at = (start + i) % old->section_count;
         const bspi_section *candidate = &old->sections[at];
         if (candidate->name == section->name && candidate->role == section->role &&

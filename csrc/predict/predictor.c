@@ -1,12 +1,10 @@
-/* predictor.c: carries the old file's bytes and references into the new one. */
+/* predictor.c: says of every reference of the old file what it becomes in the new
+ * one, plainly: the encoder corrects it, and rewrite.c is tested against it. */
 #include "predictor.h"
 
 #include <string.h>
 
 #include "../common/bytes.h"
-
-/* No field is longer than this. */
-#define FIELD_MAX 8u
 
 unsigned bspi_ref_unit_bits(uint8_t kind) {
     switch (kind) {
@@ -60,33 +58,38 @@ void bspi_predictor_free(bspi_predictor *predictor) {
 void bspi_walker_init(bspi_walker *walker, const bspi_predictor *predictor) {
     memset(walker, 0, sizeof *walker);
     walker->predictor = predictor;
-    for (unsigned i = 0; i < BSPI_WALKER_SLOTS; i++)
-        walker->slots[i].refs.heap = predictor->heap;
+    for (unsigned i = 0; i < BSPI_WALKER_BLOCKS; i++)
+        walker->blocks[i].refs.heap = predictor->heap;
+    for (unsigned i = 0; i < BSPI_WALKER_CHUNKS; i++)
+        walker->chunks[i].refs.heap = predictor->heap;
 }
 
 void bspi_walker_free(bspi_walker *walker) {
     if (walker->predictor == NULL)
         return;
-    for (unsigned i = 0; i < BSPI_WALKER_SLOTS; i++)
-        bspi_ref_list_free(&walker->slots[i].refs);
+    for (unsigned i = 0; i < BSPI_WALKER_BLOCKS; i++)
+        bspi_ref_list_free(&walker->blocks[i].refs);
+    for (unsigned i = 0; i < BSPI_WALKER_CHUNKS; i++)
+        bspi_ref_list_free(&walker->chunks[i].refs);
+    bspi_free(walker->predictor->heap, walker->pieces);
 }
 
-static const bspi_ref_list *block_refs(bspi_walker *walker, uint64_t block) {
-    unsigned slot = (unsigned)(block % BSPI_WALKER_SLOTS);
-    bspi_ref_list *refs = &walker->slots[slot].refs;
-    if (walker->slots[slot].block_plus_1 != block + 1) {
-        refs->count = 0;
-        refs->failed = false;
-        walker->slots[slot].block_plus_1 = 0;
-        bspi_block_refs(walker->predictor->old, block, refs);
-        if (refs->failed)
-            return NULL;
-        walker->slots[slot].block_plus_1 = block + 1;
-    }
-    return refs;
+bool bspi_find_refs(const bspi_predictor *predictor, uint64_t begin, uint64_t end,
+                    bspi_found *found) {
+    if (bspi_found_holds(found, begin, end))
+        return true;
+    found->begin = found->end = 0;
+    found->refs.count = 0;
+    found->refs.failed = false;
+    bspi_range_refs(predictor->old, begin, end, &found->refs);
+    if (found->refs.failed)
+        return false;
+    found->begin = begin;
+    found->end = end;
+    return true;
 }
 
-static size_t first_ref_from(const bspi_ref_list *refs, uint64_t off) {
+size_t bspi_first_ref(const bspi_ref_list *refs, uint64_t off) {
     size_t low = 0, high = refs->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -98,30 +101,33 @@ static size_t first_ref_from(const bspi_ref_list *refs, uint64_t off) {
     return low;
 }
 
-/* The layout's image that continues the old image at old_off and holds new_off:
- * its index, or -1. */
+int bspi_image_of(const bspi_predictor *predictor, uint64_t old_off, uint64_t *begin,
+                  uint64_t *end) {
+    *begin = old_off;
+    *end = old_off + 1;
+    for (size_t i = 0; i < predictor->layout->image_count; i++) {
+        const bspi_image *old = &predictor->old->images[predictor->layout->images[i].old_image];
+        if (old_off >= old->file_off && old_off - old->file_off < old->file_size) {
+            *begin = old->file_off;
+            *end = old->file_off + old->file_size;
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+/* Where a walk is: the last answers, which mostly hold for the next field too. */
 typedef struct {
     int image;
-    uint64_t old_begin, old_end; /* the answer holds for these offsets */
+    uint64_t old_begin, old_end; /* old offsets of that image */
     const bspi_layout_section *section;
 } place;
 
 static void find_image(const bspi_predictor *p, uint64_t old_off, place *at) {
     if (old_off >= at->old_begin && old_off < at->old_end)
         return;
-    at->image = -1;
     at->section = NULL;
-    at->old_begin = old_off;
-    at->old_end = old_off + 1;
-    for (size_t i = 0; i < p->layout->image_count; i++) {
-        const bspi_image *old = &p->old->images[p->layout->images[i].old_image];
-        if (old_off >= old->file_off && old_off - old->file_off < old->file_size) {
-            at->image = (int)i;
-            at->old_begin = old->file_off;
-            at->old_end = old->file_off + old->file_size;
-            return;
-        }
-    }
+    at->image = bspi_image_of(p, old_off, &at->old_begin, &at->old_end);
 }
 
 static bool find_section(const bspi_layout_image *image, uint64_t new_off, place *at) {
@@ -193,6 +199,12 @@ static bool resolve(const bspi_predictor *p, const bspi_cover *entry, const bspi
     case BSPI_REF_A64_LDST12:
         site->new_base = site->predicted & ~UINT64_C(0xfff);
         break;
+    case BSPI_REF_BASE24: {
+        const bspi_unwind_page *page =
+            bspi_unwind_page_at(p->pages, p->page_count, site->new_off);
+        site->new_base = page != NULL ? page->base : bspi_map_target(map, ref->base);
+        break;
+    }
     default:
         site->new_base = ref->base != 0 ? bspi_map_target(map, ref->base) : 0;
         break;
@@ -217,10 +229,12 @@ bool bspi_walk(bspi_walker *walker, uint64_t begin, uint64_t end, bspi_visit vis
         while (old_off < old_stop) {
             uint64_t block = old_off >> BSPI_BLOCK_BITS;
             uint64_t block_end = BSPI_MIN((block + 1) << BSPI_BLOCK_BITS, old_stop);
-            const bspi_ref_list *refs = block_refs(walker, block);
-            if (refs == NULL)
+            bspi_found *found = &walker->blocks[block % BSPI_WALKER_BLOCKS];
+            if (!bspi_find_refs(p, block << BSPI_BLOCK_BITS, (block + 1) << BSPI_BLOCK_BITS,
+                                found))
                 return false;
-            for (size_t r = first_ref_from(refs, old_off); r < refs->count; r++) {
+            const bspi_ref_list *refs = &found->refs;
+            for (size_t r = bspi_first_ref(refs, old_off); r < refs->count; r++) {
                 const bspi_ref *ref = &refs->items[r];
                 if (ref->off >= block_end)
                     break;
@@ -234,68 +248,4 @@ bool bspi_walk(bspi_walker *walker, uint64_t begin, uint64_t end, bspi_visit vis
         }
     }
     return true;
-}
-
-typedef struct {
-    const bspi_predictor *predictor;
-    uint64_t begin;
-    uint8_t *out;
-    size_t len;
-    size_t fix; /* the next fix not behind the current site */
-} rewrite;
-
-static void rewrite_site(void *context, const bspi_ref_site *site) {
-    rewrite *w = context;
-    const bspi_predictor *p = w->predictor;
-    uint64_t target = site->predicted;
-    while (w->fix < p->fix_count && p->fixes[w->fix].new_off < site->new_off)
-        w->fix++;
-    uint64_t base = site->new_base;
-    if (w->fix < p->fix_count && p->fixes[w->fix].new_off == site->new_off) {
-        target += (uint64_t)p->fixes[w->fix].delta << bspi_ref_unit_bits(site->kind);
-        if (site->kind == BSPI_REF_A64_ADD12 || site->kind == BSPI_REF_A64_LDST12)
-            base = target & ~UINT64_C(0xfff);
-    }
-    uint8_t field[FIELD_MAX];
-    memcpy(field, p->old->data + site->old_off, site->size);
-    if (!bspi_ref_write(site->kind, field, site->new_site, base, target))
-        return;
-    if (site->new_off >= w->begin && w->begin + w->len - site->new_off >= site->size) {
-        memcpy(w->out + (site->new_off - w->begin), field, site->size);
-        return;
-    }
-    for (unsigned i = 0; i < site->size; i++) { /* the window cuts the field */
-        uint64_t off = site->new_off + i;
-        if (off >= w->begin && off - w->begin < w->len)
-            w->out[off - w->begin] = field[i];
-    }
-}
-
-static size_t first_fix_from(const bspi_predictor *p, uint64_t new_off) {
-    size_t low = 0, high = p->fix_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (p->fixes[middle].new_off < new_off)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-bool bspi_predict(bspi_walker *walker, uint64_t begin, uint8_t *out, size_t len) {
-    const bspi_predictor *p = walker->predictor;
-    uint64_t end = begin + len;
-    for (size_t i = bspi_cover_find(p->cover, p->cover_count, begin); i < p->cover_count; i++) {
-        const bspi_cover *entry = &p->cover[i];
-        if (entry->new_off >= end)
-            break;
-        uint64_t skip = begin > entry->new_off ? begin - entry->new_off : 0;
-        uint64_t stop = BSPI_MIN(entry->len, end - entry->new_off);
-        memcpy(out + (entry->new_off + skip - begin), p->old->data + entry->old_off + skip,
-               (size_t)(stop - skip));
-    }
-    uint64_t first = begin > FIELD_MAX - 1 ? begin - (FIELD_MAX - 1) : 0;
-    rewrite w = {p, begin, out, len, first_fix_from(p, first)};
-    return bspi_walk(walker, first, end, rewrite_site, &w);
 }

@@ -44,14 +44,30 @@ typedef struct bspi_ref_site {
     bool local;         /* target and site lie in one run of the cover */
 } bspi_ref_site;
 
-/* Per-thread state: recently found references of the old file. */
-#define BSPI_WALKER_SLOTS 128u
+/* What one entry of the cover brings to a window: references whose fields start
+ * in old [old_off, old_end). */
+typedef struct bspi_piece {
+    const bspi_cover *entry;
+    uint64_t old_off;
+    uint64_t old_end;
+} bspi_piece;
+
+/* References of old [begin, end). */
+typedef struct bspi_found {
+    uint64_t begin, end;
+    bspi_ref_list refs;
+} bspi_found;
+
+/* Per-thread state: recently found references of the old file, block by block
+ * for walking and chunk by chunk for rewriting, and room for a window's pieces. */
+#define BSPI_WALKER_BLOCKS 128u
+#define BSPI_WALKER_CHUNKS 8u
 typedef struct bspi_walker {
     const bspi_predictor *predictor;
-    struct {
-        uint64_t block_plus_1;
-        bspi_ref_list refs;
-    } slots[BSPI_WALKER_SLOTS];
+    bspi_found blocks[BSPI_WALKER_BLOCKS];
+    bspi_found chunks[BSPI_WALKER_CHUNKS];
+    bspi_piece *pieces;
+    size_t piece_capacity;
 } bspi_walker;
 
 /* Borrows everything; builds the maps (without overrides). */
@@ -63,15 +79,30 @@ void bspi_predictor_free(bspi_predictor *predictor);
 void bspi_walker_init(bspi_walker *walker, const bspi_predictor *predictor);
 void bspi_walker_free(bspi_walker *walker);
 
+/* Makes `found` hold the references of old [begin, end), if it does not hold
+ * them already, perhaps with more.  False when memory is refused. */
+bool bspi_find_refs(const bspi_predictor *predictor, uint64_t begin, uint64_t end,
+                    bspi_found *found);
+static inline bool bspi_found_holds(const bspi_found *found, uint64_t begin, uint64_t end) {
+    return begin >= found->begin && end <= found->end;
+}
+/* Index of the first reference at or behind old offset `off`. */
+size_t bspi_first_ref(const bspi_ref_list *refs, uint64_t off);
+
+/* The layout's image that continues the old image at old_off, -1 for none; the
+ * answer holds for old offsets [*begin, *end). */
+int bspi_image_of(const bspi_predictor *predictor, uint64_t old_off, uint64_t *begin,
+                  uint64_t *end);
+
 /* log2 of the step of a fix's delta for `kind`. */
 unsigned bspi_ref_unit_bits(uint8_t kind);
 
-/* Calls visit for every carried reference whose field starts in new
+/* The slow and plain way: calls visit for every carried reference whose field starts in new
  * [begin, end), in ascending order. False when memory is refused. */
 typedef void (*bspi_visit)(void *context, const bspi_ref_site *site);
 bool bspi_walk(bspi_walker *walker, uint64_t begin, uint64_t end, bspi_visit visit, void *context);
 
-/* Predicts new [begin, begin + len): bytes of the cover, references rewritten
+/* The fast way to the same (rewrite.c).  Predicts new [begin, begin + len): bytes of the cover, references rewritten
  * and fixed; bytes outside the cover are left as they are. */
 bool bspi_predict(bspi_walker *walker, uint64_t begin, uint8_t *out, size_t len);
 

@@ -52,10 +52,13 @@ void bspi_block_refs(const bspi_file *file, uint64_t block, bspi_ref_list *refs)
 void bspi_ref_list_free(bspi_ref_list *list);
 """
 
+BLOCK_BITS = 13
 CODE, ZEROFILL = 1, 2
 ABS64, PC32, BASE32, BASE16X4, BASE8X4, BASE24 = 32, 34, 35, 36, 37, 38
 CHAIN64, CHAIN64_OFFSET, CHAIN_ARM64E, CHAIN_ARM64E_AUTH, CHAIN_BIND = 48, 49, 50, 51, 52
 CHAIN_ARM64E_OFFSET = 53
+CHAIN_BIND24, CHAIN_BIND16, IMPORT23, INDEX16 = 54, 55, 56, 42
+ULEB1, ULEB2, ULEB3, ULEB4 = 57, 58, 59, 60
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def try_parse(data: bytes, fail_at: int = 0) -> tuple[int, Model | None, int]:
         requests = heap.requests
         heap.fail_at = 0
         images = [_image(file.images[i]) for i in range(file.image_count)]
-        refs = [ref for block in range((len(data) >> 16) + 1) for ref in _block(file, block)]
+        refs = [ref for block in range((len(data) >> BLOCK_BITS) + 1) for ref in _block(file, block)]
         lib.bspi_file_free(file)
         assert heap.in_use == 0
         _check(images, refs, len(data))
@@ -195,7 +198,7 @@ def _block(file: Any, block: int) -> list[Ref]:
         Ref(r.off, r.kind, r.target, r.base, r.size)
         for r in (refs.items[i] for i in range(refs.count))
     ]
-    assert all(ref.off >> 16 == block for ref in found)
+    assert all(ref.off >> BLOCK_BITS == block for ref in found)
     lib.bspi_ref_list_free(refs)
     return found
 

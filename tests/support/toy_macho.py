@@ -8,7 +8,7 @@ addresses as soon as it has added its sections and can fill in their contents af
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 X86_64, ARM64 = 0x01000007, 0x0100000C
@@ -62,6 +62,8 @@ class ToyMacho:
     segments: list[Segment] = field(default_factory=list)
     tables: list[tuple[int, bytes]] = field(default_factory=list)
     symbols: list[tuple[int, int, int]] = field(default_factory=list)
+    names: list[int] = field(default_factory=list)
+    indirect: list[int] = field(default_factory=list)
     strings: bytes = b""
     rebase: bytes = b""
     end: int = 0
@@ -109,11 +111,17 @@ class ToyMacho:
         self.tables.append((command, data))
 
     def chains(
-        self, pointer_format: int, chained: Mapping[str, Mapping[int, int]], page_size: int = PAGE
+        self,
+        pointer_format: int,
+        chained: Mapping[str, Mapping[int, int]],
+        page_size: int = PAGE,
+        imports: Sequence[int] = (),
+        import_names: bytes = b"",
     ) -> None:
         """Adds LC_DYLD_CHAINED_FIXUPS for pointers, given as segment -> offset -> bits.
 
-        The bits come without `next`, which is filled in here; a section must hold them.
+        The bits come without `next`, which is filled in here; a section must hold them. `imports`
+        are the words of the imports table, whose names are in `import_names`.
         """
         infos = bytearray()
         offsets = []
@@ -149,8 +157,11 @@ class ToyMacho:
             infos += info + bytes(-len(info) % 8)
         starts = struct.pack("<I", len(offsets)) + struct.pack(f"<{len(offsets)}I", *offsets)
         starts += bytes(starts_size - len(starts))
-        header = struct.pack("<7I", 0, 32, 32 + len(starts) + len(infos), 0, 0, 1, 0) + bytes(4)
-        self.table(LC_CHAINED_FIXUPS, header + starts + bytes(infos))
+        rows = 32 + len(starts) + len(infos)
+        strings = rows + 4 * len(imports)
+        header = struct.pack("<7I", 0, 32, rows, strings, len(imports), 1, 0) + bytes(4)
+        tail = struct.pack(f"<{len(imports)}I", *imports) + import_names
+        self.table(LC_CHAINED_FIXUPS, header + starts + bytes(infos) + tail)
 
     def _poke(self, segment: Segment, at: int, pointer: int) -> None:
         for section in segment.sections:
@@ -177,10 +188,19 @@ class ToyMacho:
             words = [*place(self.rebase), *[0] * 8]
             commands.append(struct.pack("<12I", 0x80000022, 48, *words))
         if self.symbols:
-            entries = b"".join(struct.pack("<IBBHQ", 0, t, s, 0, v) for t, s, v in self.symbols)
+            names = self.names or [0] * len(self.symbols)
+            entries = b"".join(
+                struct.pack("<IBBHQ", name, t, s, 0, v)
+                for name, (t, s, v) in zip(names, self.symbols, strict=True)
+            )
             sym_off, sym_size = place(entries)
             str_off, str_size = place(self.strings or b"\0")
             commands.append(struct.pack("<6I", 2, 24, sym_off, sym_size // 16, str_off, str_size))
+        if self.indirect:
+            where, size = place(struct.pack(f"<{len(self.indirect)}I", *self.indirect))
+            commands.append(
+                struct.pack("<20I", 0xB, 80, *[0] * 12, where, size // 4, *[0] * 4)
+            )
         tail = Segment("__LINKEDIT", off, self.base + off, len(linkedit))
         commands.append(self._segment_command(tail))
         body = b"".join(commands)

@@ -93,6 +93,55 @@ def test_every_page_has_a_chain_of_its_own(page_size: int) -> None:
     assert found(toy, data) == [(at, fm.CHAIN64_OFFSET, BASE + 0x800 + at) for at in places]
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "bind"),
+    [
+        (2, fm.CHAIN_BIND24, BIND64 | 0xAB << 24),
+        (6, fm.CHAIN_BIND24, BIND64),
+        (1, fm.CHAIN_BIND16, BIND_ARM64E | 0xAB << 32),
+        (9, fm.CHAIN_BIND16, BIND_ARM64E | AUTH_ARM64E | 0xBEEF << 32),
+        (12, fm.CHAIN_BIND24, BIND_ARM64E),
+    ],
+)
+def test_binds_name_rows_and_rows_name_strings(number: int, kind: int, bind: int) -> None:
+    toy, data = toy_with_data(256)
+    names = b"\0_malloc\0_free\0"
+    toy.chains(
+        number,
+        {"__DATA": {0: bind | 1, 16: bind, 32: bind | 2}},  # there is no third row
+        imports=[9 << 9 | 1, 1 << 9 | 0x101],
+        import_names=names,
+    )
+    model = fm.parse(toy.build())
+    table = model.section("__LINKEDIT,chained_fixups")
+    strings = table.addr + table.size - len(names)
+    rows = strings - 8
+    row_off = table.off + table.size - len(names) - 8
+    assert [(r.off, r.kind, r.target) for r in model.data_refs()] == [
+        (data.off, kind, rows + 4),
+        (data.off + 16, kind, rows),
+        (data.off + 32, fm.CHAIN_BIND, 0),
+        (row_off, fm.IMPORT23, strings + 9),
+        (row_off + 4, fm.IMPORT23, strings + 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (8, 0xFFFFFFFF),  # imports_offset
+        (12, 0xFFFFFFFF),  # symbols_offset
+        (20, 2),  # imports_format: with addends
+        (24, 1),  # symbols_format: compressed
+    ],
+)
+def test_other_imports_leave_binds_unnamed(at: int, value: int) -> None:
+    toy, data = toy_with_data(256)
+    toy.chains(6, {"__DATA": {0: BIND64}}, imports=[1 << 9], import_names=b"\0_f\0")
+    poke(toy, at, "<I", value)
+    assert found(toy, data) == [(0, fm.CHAIN_BIND, 0)]
+
+
 def poke(toy: ToyMacho, at: int, format_: str, value: int) -> None:
     """Changes a field of the fixups table."""
     command, table = toy.tables[0]

@@ -45,7 +45,7 @@ C_ARROWS: dict[str, set[str]] = {
     "encode": {"patch", "predict", "match", "image", "entropy", "common"},
     "diff": {"encode", "patch", "predict", "match", "image", "entropy", "common", "include"},
     "apply": {"patch", "predict", "match", "image", "entropy", "common", "include"},
-    "inspect": {"patch", "common", "include"},
+    "inspect": {"patch", "predict", "match", "image", "entropy", "common", "include"},
 }
 
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))

@@ -114,6 +114,80 @@ def test_small_tables() -> None:
     }
 
 
+def test_names_of_symbols() -> None:
+    toy = ToyMacho(ARM64)
+    toy.segment("__TEXT")
+    toy.section("__text", 64)
+    toy.symbols = [(1, 0, 0)] * 3
+    toy.strings = b"\0_one\0_two\0"
+    toy.names = [1, 0, 6]
+    toy.indirect = [2, 0x80000000, 0x40000001, 0, 7]
+    model = fm.parse(toy.build())
+    symbols = model.section("__LINKEDIT,symtab")
+    strings = model.section("__LINKEDIT,strtab")
+    indirect = model.section("__LINKEDIT,indirect_symtab")
+    assert [(r.off, r.kind, r.target) for r in model.data_refs()] == [
+        (symbols.off, fm.BASE32, strings.addr + 1),
+        (symbols.off + 32, fm.BASE32, strings.addr + 6),
+        (indirect.off, fm.INDEX16, symbols.addr + 2 * 16),
+        (indirect.off + 12, fm.INDEX16, symbols.addr),
+        (indirect.off + 16, fm.INDEX16, symbols.addr + 7 * 16),
+    ]
+
+
+def export_trie() -> tuple[bytes, list[tuple[int, int, int, bool]]]:
+    """A trie, and (offset, kind, number, whether it counts from the trie) of its numbers."""
+    nodes = [
+        b"\0\2_a\0\x09_b\0\x95\0",  # the root: two children, the second padded
+        b"\3\0\x80\x10\1c\0\x1c",  # an address and a child
+        b"\2\x08\1\0",  # not the real thing: cut short, and its node takes the blame
+    ]
+    del nodes[2:]
+    nodes.append(b"\x05\x08\1_x\0\0")  # a symbol of another library
+    nodes.append(b"\x08\x10\x80\x80\1\x81\x80\x80\1\0")  # a stub and its resolver
+    nodes.append(b"\x03\2\x80\x10\0")  # an absolute value
+    nodes.append(b"\x06\0\x80\x80\x80\x80\1\0")  # too long for any kind
+    return b"".join(nodes), [
+        (5, fm.ULEB1, 9, True),
+        (9, fm.ULEB2, 0x15, True),
+        (13, fm.ULEB2, 0x800, False),
+        (18, fm.ULEB1, 0x1C, True),
+        (28, fm.ULEB3, 0x4000, False),
+        (31, fm.ULEB4, 0x200001, False),
+    ]
+
+
+def found_exports(trie: bytes) -> list[tuple[int, int, int]]:
+    toy = ToyMacho(ARM64)
+    toy.segment("__TEXT")
+    toy.section("__text", 64)
+    toy.table(LC_EXPORTS_TRIE, trie)
+    model = fm.parse(toy.build())
+    start = model.section("__LINKEDIT,exports_trie").off
+    return [(r.off - start, r.kind, r.target - BASE) for r in model.data_refs()]
+
+
+def test_export_trie() -> None:
+    trie, numbers = export_trie()
+    assert found_exports(trie) == [
+        (at, kind, number + (PAGE if in_trie else 0)) for at, kind, number, in_trie in numbers
+    ]
+
+
+def test_damaged_export_tries_name_what_is_sound() -> None:
+    trie, _ = export_trie()
+    whole = set(found_exports(trie))
+    for length in range(1, len(trie)):
+        assert set(found_exports(trie[:length])) <= whole
+    random_ = random.Random(9)
+    for _ in range(500):
+        changed = bytearray(trie)
+        for _ in range(random_.randint(1, 5)):
+            at = random_.randrange(len(changed))
+            changed[at] = random_.choice([0, 0xFF, 0x80, random_.randrange(256)])
+        found_exports(bytes(changed))
+
+
 def test_debugger_symbols() -> None:
     toy = ToyMacho(ARM64)
     toy.segment("__TEXT")

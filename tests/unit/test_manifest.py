@@ -323,6 +323,26 @@ def test_a_payload_cannot_make_two_files() -> None:
     assert "another file" in refused(broken).message
 
 
+def test_every_payload_belongs_to_an_action(good: Manifest) -> None:
+    last = good.payloads[-1]
+    spare = replace(
+        last, kind="plain", offset=last.offset + last.length, length=4, size=4, decoded=4, memory=0
+    )
+    assert (
+        "belongs to no action" in refused(replace(good, payloads=(*good.payloads, spare))).message
+    )
+
+
+@pytest.mark.parametrize("source", ["Versions/A", "Versions/Current", "Versions/A/none", ADDED])
+def test_a_patch_reads_another_file_of_the_baseline(good: Manifest, source: str) -> None:
+    index = good.actions[action_at(good, ADDED)].payload
+    assert index is not None
+    patching = with_payload(with_action(good, ADDED, do="patch"), index, kind="patch")
+    manifest.validate(patching)
+    manifest.validate(with_action(patching, ADDED, source=KEPT))
+    refused(with_action(patching, ADDED, source=source))
+
+
 def test_each_path_has_one_action_in_order(good: Manifest) -> None:
     first, second, *rest = good.actions
     refused(replace(good, actions=(second, first, *rest)))
@@ -370,6 +390,10 @@ def test_mended_digests_alone_pass() -> None:
         [Action(do="keep", path="l", old=State(kind="symlink", target="/x"))],
         [Action(do="symlink", path="l", new=State(kind="symlink", target=".."))],
         [Action(do="keep", path="a", old=State(kind="dir", xattrs=(("user.a", b""),)))],
+        [Action(do="mkdir", path="a")],
+        [Action(do="add", path="a")],
+        [Action(do="chmod", path="a", old=file_entry("a").state)],
+        [Action(do="remove", path="a")],
         # Two baseline files may not become one name in the result, nor the other way round.
         [
             keep("a"),

@@ -29,6 +29,10 @@ from tests.support.refs import (
     CHAIN_ARM64E_AUTH,
     CHAIN_ARM64E_OFFSET,
     CHAIN_BIND,
+    CHAIN_BIND16,
+    CHAIN_BIND24,
+    IMPORT23,
+    INDEX16,
     INDEX24,
     LDST12,
     LIT19,
@@ -36,6 +40,10 @@ from tests.support.refs import (
     REL8,
     REL32,
     RIP32,
+    ULEB1,
+    ULEB2,
+    ULEB3,
+    ULEB4,
 )
 
 # Address bits of each kind's field, from the manuals; everything else is to be kept.
@@ -46,13 +54,15 @@ ADDRESS_BITS = {
     PC32: 2**32 - 1, BASE32: 2**32 - 1, BASE16X4: 0xFFFF, BASE8X4: 0xFF, BASE24: 0xFFFFFF,
     BACK32: 2**32 - 1, CHAIN64: 2**36 - 1, CHAIN64_OFFSET: 2**36 - 1, CHAIN_ARM64E: 2**43 - 1,
     CHAIN_ARM64E_AUTH: 2**32 - 1, CHAIN_ARM64E_OFFSET: 2**43 - 1, CHAIN_BIND: 0,
-    INDEX24: 2**32 - 1,
+    INDEX24: 2**32 - 1, INDEX16: 2**32 - 1, CHAIN_BIND24: 2**24 - 1, CHAIN_BIND16: 2**16 - 1,
+    IMPORT23: 0xFFFFFE00, ULEB1: 0x7F, ULEB2: 0x7F7F, ULEB3: 0x7F7F7F, ULEB4: 0x7F7F7F7F,
 }  # fmt: skip
 SIZES = {
     **dict.fromkeys(range(1, 9), 4), REL32: 4, REL8: 1, RIP32: 4, ABS64: 8, ABS32: 4, PC32: 4,
     BASE32: 4, BASE16X4: 2, BASE8X4: 1, BASE24: 3, BACK32: 4, CHAIN64: 8, CHAIN64_OFFSET: 8,
     CHAIN_ARM64E: 8, CHAIN_ARM64E_AUTH: 8, CHAIN_BIND: 8, CHAIN_ARM64E_OFFSET: 8,
-    INDEX24: 4,
+    INDEX24: 4, INDEX16: 4, CHAIN_BIND24: 8, CHAIN_BIND16: 8, IMPORT23: 4, ULEB1: 1, ULEB2: 2,
+    ULEB3: 3, ULEB4: 4,
 }  # fmt: skip
 KINDS = sorted(SIZES)
 
@@ -171,12 +181,59 @@ def test_the_furthest_branches_fit() -> None:
         (BASE24, "563412", 0, 0x1000, 0x124456),
         (INDEX24, "03000000", 0, 0x1000, 0x1048),
         (INDEX24, "ffffffff", 0, 0x1000, 0x1000 + (2**32 - 1) * 24),
+        (INDEX16, "03000000", 0, 0x1000, 0x1030),
+        (INDEX16, "ffffffff", 0, 0x1000, 0x1000 + (2**32 - 1) * 16),
+        (IMPORT23, "00020000", 0, 0x1000, 0x1001),
+        (IMPORT23, "00feffff", 0, 0x1000, 0x1000 + 2**23 - 1),
     ],
 )
 def test_data_and_x86_encodings(kind: int, field: str, site: int, base: int, target: int) -> None:
     stored = bytes.fromhex(field)
     assert refs.read(kind, stored, site, base) == target
     assert refs.write(kind, bytes(len(stored)), site, base, target) == stored
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "number"),
+    [
+        (ULEB1, "00", 0),
+        (ULEB1, "7f", 0x7F),
+        (ULEB2, "8001", 0x80),
+        (ULEB2, "ff7f", 0x3FFF),
+        (ULEB3, "e58e26", 624485),
+        (ULEB3, "ffff7f", 0x1FFFFF),
+        (ULEB4, "80808001", 0x200000),
+        (ULEB4, "ffffff7f", 0xFFFFFFF),
+    ],
+)
+def test_uleb_numbers(kind: int, field: str, number: int) -> None:
+    stored = bytes.fromhex(field)
+    assert refs.read(kind, stored, 0, 0x1000) == 0x1000 + number
+    # One that happens to need fewer bytes is padded: the field keeps its length.
+    for start in (0, number):
+        blank = refs.write(kind, stored, 0, 0x1000, 0x1000 + start)
+        assert blank is not None
+        assert len(blank) == len(stored)
+        assert refs.write(kind, blank, 0, 0x1000, 0x1000 + number) == stored
+    assert refs.write(kind, stored, 0, 0x1000, 0x1000 + 2 ** (7 * len(stored))) is None
+    # A byte that ends the number too early or not at all.
+    assert refs.read(kind, stored[:-1] + bytes([stored[-1] | 0x80]), 0, 0x1000) is None
+    if len(stored) > 1:
+        assert refs.read(kind, bytes([stored[0] & 0x7F]) + stored[1:], 0, 0x1000) is None
+
+
+def test_binds_that_name_a_row_of_the_imports() -> None:
+    addend, chained = 0x55 << 24, 1 << 63 | 3 << 51
+    bind = struct.pack("<Q", chained | addend | 0x1234)
+    assert refs.read(CHAIN_BIND24, bind, 0, 0x1000) == 0x1000 + 0x1234 * 4
+    moved = struct.pack("<Q", chained | addend | 0x1235)
+    assert refs.write(CHAIN_BIND24, bind, 0, 0x1000, 0x1000 + 0x1235 * 4) == moved
+    assert refs.write(CHAIN_BIND24, bind, 0, 0x1000, 0x1000 + 0x1235 * 4 + 1) is None
+    signed = struct.pack("<Q", 3 << 62 | 0xBEEF << 32 | 0x1234)
+    assert refs.read(CHAIN_BIND16, signed, 0, 0x1000) == 0x1000 + 0x1234 * 4
+    assert refs.write(CHAIN_BIND16, signed, 0, 0x1000, 0x1000 + 0x10000 * 4) is None
+    for kind in (CHAIN_BIND24, CHAIN_BIND16):
+        assert refs.read(kind, struct.pack("<Q", 0x1234), 0, 0x1000) is None
 
 
 @pytest.mark.parametrize("target", [0x1001, 0x1000 + 24 * 2**32, 0x1000 - 24])
@@ -246,6 +303,8 @@ OPCODES = {
     ADR: [0x10000000], ADRP: [0x90000000], ADD12: [0x91000000],
     LDST12: [0x39000000, 0x79400000, 0xB9800000, 0xF9400000, 0x3DC00000],
     CHAIN_ARM64E_AUTH: [1 << 63], CHAIN_BIND: [1 << 63, 1 << 62],
+    CHAIN_BIND24: [1 << 63, 1 << 62], CHAIN_BIND16: [1 << 63, 1 << 62],
+    ULEB1: [0], ULEB2: [0x80], ULEB3: [0x8080], ULEB4: [0x808080],
 }  # fmt: skip
 
 

@@ -107,6 +107,7 @@ void bsp_patch_get_info(const bsp_patch *patch, bsp_patch_info *info);
 bsp_status bsp_patch_stream(const bsp_patch *patch, uint32_t index, bsp_stream_info *info);
 bsp_status bsp_patch_provide(bsp_patch *patch, uint32_t index, const uint8_t *plain,
                              size_t plain_len);
+bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs);
 bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_len,
                              bsp_control *control, bsp_fault *fault);
 bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out, size_t len,
@@ -118,6 +119,77 @@ bsp_status bsp_patch_fill(bsp_patch *patch, uint32_t index, uint8_t *out, size_t
                           bsp_fault *fault);
 uint64_t bsp_patch_peak_memory(const bsp_patch *patch);
 void bsp_patch_close(bsp_patch *patch);
+
+
+typedef struct bsp_explanation bsp_explanation;
+
+#define BSP_EXPLAIN_STREAMS 7
+
+#define BSP_EXPLAIN_NONE 4294967295
+
+typedef struct bsp_explain_place {
+    uint32_t image;
+    uint32_t old_image;
+    uint32_t format;
+    uint32_t arch;
+    uint32_t role;
+    uint32_t paired;
+    uint64_t new_off;
+    uint64_t len;
+    uint64_t addr;
+    uint64_t old_off;
+    uint64_t old_len;
+} bsp_explain_place;
+
+typedef struct bsp_explain_row {
+    uint32_t place;
+    uint32_t kind;
+    uint64_t refs;
+    uint64_t refs_moved;
+    uint64_t refs_right;
+    uint64_t refs_overridden;
+    uint64_t refs_fixed;
+    uint64_t refs_corrected;
+    uint64_t byte_fixes;
+    uint64_t byte_runs;
+    uint64_t literal_bytes;
+    uint64_t cover_entries;
+    uint64_t cover_bytes;
+    uint64_t fill_bytes;
+    uint64_t price[7];
+} bsp_explain_row;
+
+typedef struct bsp_explain_stream {
+    uint32_t id;
+    uint32_t codec;
+    uint64_t entries;
+    uint64_t plain_len;
+    uint64_t coded_len;
+    uint64_t price;
+    uint64_t price_frame;
+} bsp_explain_stream;
+
+typedef struct bsp_explain_bucket {
+    uint64_t carried;
+    uint64_t predicted;
+    uint64_t corrected;
+    uint64_t literal;
+    uint64_t filled;
+} bsp_explain_bucket;
+
+bsp_status bsp_explain_new(bsp_patch *patch, uint32_t bucket_count,
+                                          bsp_control *control, bsp_explanation **explanation,
+                                          bsp_fault *fault);
+
+size_t bsp_explain_places(const bsp_explanation *explanation, bsp_explain_place *places,
+                          size_t capacity);
+size_t bsp_explain_rows(const bsp_explanation *explanation, bsp_explain_row *rows,
+                        size_t capacity);
+size_t bsp_explain_streams(const bsp_explanation *explanation, bsp_explain_stream *streams,
+                           size_t capacity);
+size_t bsp_explain_buckets(const bsp_explanation *explanation, bsp_explain_bucket *buckets,
+                           size_t capacity);
+void bsp_explain_free(bsp_explanation *explanation);
 
 const char *bsp_version(void);
 const char *bsp_status_text(int32_t code);

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CorruptError, MagicError
+from ..errors import CorruptError, MagicError, UsageError
 from . import _output
 from ._options import Json, Threshold
 
@@ -28,9 +28,28 @@ def command(
         typer.Option("--trust", "-t", metavar="PUB", help="Verify an update with this key too."),
     ] = None,
     threshold: Threshold = 1,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Where a patch's bytes went: tables; best with --old."),
+    ] = False,
+    old: Annotated[
+        Path | None,
+        typer.Option(
+            "--old", dir_okay=False, metavar="OLD", help="The old file, to explain a patch with."
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", dir_okay=False, metavar="PAGE", help="Write the explanation as a page."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what a patch or an update contains, without applying it.
+
+    --explain says where the bytes of a patch went: by stream, and with the old file
+    by section and by kind of reference too.
 
     An update is shown unverified unless --trust names keys; `bsipatch verify`
     is the command to rely on.
@@ -39,12 +58,19 @@ def command(
 
       bsipatch inspect patch
 
+      bsipatch inspect patch --explain --old old.dylib --html why.html
+
       bsipatch inspect update.bsi --trust public.pem --json
     """
+    explain = explain or old is not None or html is not None
     with _output.opening(file) as opened:
         magic = opened.read(8)
     from ..package import MAGIC
 
+    if magic == MAGIC and explain:
+        raise UsageError(
+            "an update cannot be explained, only a patch", hint="Explain the patches it is made of."
+        )
     if magic == MAGIC:
         _update(file, trust or [], threshold, json)
     elif magic == b"BSDIFF40":
@@ -53,6 +79,8 @@ def command(
             file=file,
             hint="`bsipatch convert` turns it into one of ours.",
         )
+    elif explain:
+        _explain(file, old, html, json)
     else:
         _patch(file, json)
 
@@ -74,6 +102,35 @@ def _patch(file: Path, json: bool) -> None:
         coded = "in the shared coder" if stream.encoded is None else f"{stream.encoded:,} bytes"
         lines.append(f"  {stream.id:>3}  {stream.codec:<6} {stream.plain:>14,} bytes  {coded}")
     _output.emit(json, facts, lines)
+
+
+def _explain(file: Path, old: Path | None, html: Path | None, json: bool) -> None:
+    import msgspec
+
+    from .. import delta
+
+    with _output.progress(json) as bar:
+        told = delta.explain(file, old, progress=bar)
+    if html is not None:
+        from ..output import OutputFile
+        from ..report import explain_page
+
+        page = explain_page.render(told, file.name)
+        with OutputFile(html) as out:
+            out.write(page.encode())
+            out.commit()
+    if json:
+        page_name = None if html is None else str(html)
+        facts = {"kind": "explanation", "file": str(file), "page": page_name}
+        _output.emit(True, {**facts, **msgspec.to_builtins(told)}, ())
+        return
+    from ..report import explain_text
+
+    explain_text.show(told)
+    if not told.complete:
+        print("With --old the sections and references are explained too.")
+    if html is not None:
+        print(f"Page  {html}")
 
 
 def _update(file: Path, keys: list[Path], threshold: int, json: bool) -> None:

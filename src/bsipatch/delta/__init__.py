@@ -1,4 +1,4 @@
-"""One file's delta: diff, patch and inspect, on paths and buffers.
+"""One file's delta: diff, patch, inspect and explain, on paths and buffers.
 
 A patch is verified before it appears: diff applies what it has made and compares.
 A result is verified before it appears: patch checks the SHA-256 of the old file and
@@ -9,6 +9,8 @@ was half made and goes on to the caller.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from bsipatch.delta._apply import apply_to_fd, patch, patch_bytes
 from bsipatch.delta._inspect import inspect
@@ -22,17 +24,42 @@ from bsipatch.delta._results import (
     StreamReport,
 )
 
+if TYPE_CHECKING:
+    from bsipatch.delta._explain import (
+        ExplainedRow,
+        ExplainedSection,
+        ExplainedStream,
+        Explanation,
+        Stretch,
+        explain,
+    )
+
 __all__ = [
     "DiffResult",
+    "ExplainedRow",
+    "ExplainedSection",
+    "ExplainedStream",
+    "Explanation",
     "PatchReport",
     "PatchResult",
     "Profile",
     "Progress",
     "StreamReport",
+    "Stretch",
     "apply_to_fd",
     "diff",
     "diff_bytes",
+    "explain",
     "inspect",
     "patch",
     "patch_bytes",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Loads what explains patches when it is asked for: a device never is."""
+    if name in __all__:
+        from bsipatch.delta import _explain
+
+        return getattr(_explain, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -238,7 +238,7 @@ def prepare(
     each(len(streams), jobs, run, tick=tick)
     for index, stream in enumerate(streams):
         handle.provide(stream.index, plain.pop(index))
-    watch(lambda: handle.prepare(old, control), cancel=control.cancel, tick=tick)
+    watch(lambda: handle.prepare(old, control, jobs=jobs), cancel=control.cancel, tick=tick)
     return decoded
 
 
