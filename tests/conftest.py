@@ -6,8 +6,10 @@ BSIPATCH_CORPORA names the folder of public file pairs for tests marked `corpora
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,6 +44,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in reasons.items():
             if reason and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+#: larger files would take the plain-Python applier too long
+_REFERENCE_NEW, _REFERENCE_OLD = 16 << 10, 256 << 10
+
+
+@pytest.fixture(autouse=True)
+def reference_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every patch that a test makes is applied by the reference applier too, and must agree.
+
+    It has its limits: files up to some size, and none that its chapter on images would be
+    needed for.
+    """
+    from bsipatch.delta import _make
+
+    verify = _make._verify
+
+    def verify_twice(made: bytes, old: Any, new: Any, *rest: Any) -> tuple[int, int]:
+        result = verify(made, old, new, *rest)
+        if len(memoryview(new)) <= _REFERENCE_NEW and len(memoryview(old)) <= _REFERENCE_OLD:
+            from tests.reference import NeedsImages, apply
+
+            with contextlib.suppress(NeedsImages):
+                assert apply(bytes(old), made) == bytes(new), "the reference applier disagrees"
+        return result
+
+    monkeypatch.setattr(_make, "_verify", verify_twice)
 
 
 @pytest.fixture

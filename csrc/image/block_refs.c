@@ -38,7 +38,7 @@ static size_t first_data_ref(const bspi_data_refs *data, uint64_t off) {
     size_t low = 0, high = data->count;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (data->keys[mid] >> 8 < off)
+        if (bspi_data_off(data->keys[mid]) < off)
             low = mid + 1;
         else
             high = mid;
@@ -77,9 +77,9 @@ static const bspi_section *section_at(range *r, uint64_t off) {
  * field, or its address cannot be known. */
 static bool resolve(range *r, size_t index, bspi_ref *ref) {
     const bspi_image *image = r->image;
-    uint64_t off = image->data.keys[index] >> 8;
-    uint8_t kind = (uint8_t)(image->data.keys[index] & 0xFF);
-    uint32_t aux = image->data.aux[index];
+    uint64_t off = bspi_data_off(image->data.keys[index]);
+    uint8_t kind = bspi_data_kind(image->data.keys[index]);
+    uint32_t aux = bspi_data_aux(image->data.keys[index]);
     uint64_t site = 0, base = 0, target;
     if (kind == BSPI_REF_PC32 || kind == BSPI_REF_BACK32) {
         const bspi_section *s = section_at(r, off);
@@ -158,10 +158,10 @@ static uint64_t reach_over(range *r, const part *block, uint64_t begin, size_t f
     if (first == 0)
         return begin;
     uint64_t key = r->image->data.keys[first - 1];
-    uint64_t end = (key >> 8) + bspi_ref_size((uint8_t)(key & 0xFF));
+    uint64_t off = bspi_data_off(key), end = off + bspi_ref_size(bspi_data_kind(key));
     bspi_ref unused;
     /* One of the block before counts by its place alone, unread. */
-    if (end <= begin || (key >> 8 >= block->begin && !resolve(r, first - 1, &unused)))
+    if (end <= begin || (off >= block->begin && !resolve(r, first - 1, &unused)))
         return begin;
     return end;
 }
@@ -184,7 +184,7 @@ static void merge_part(range *r, merge *m, const part *block, uint64_t begin, ui
         /* The next data field, behind `end` too: code gives way to it. */
         bspi_ref field = {.off = UINT64_MAX};
         while (next < data->count && !resolve(r, next, &field)) {
-            if (data->keys[next] >> 8 >= look_end)
+            if (bspi_data_off(data->keys[next]) >= look_end)
                 break;
             next++;
         }
@@ -203,7 +203,7 @@ static void merge_part(range *r, merge *m, const part *block, uint64_t begin, ui
         done = field.off + field.size;
         next++;
     }
-    while (m->data < data->count && data->keys[m->data] >> 8 < end)
+    while (m->data < data->count && bspi_data_off(data->keys[m->data]) < end)
         m->data++;
 }
 

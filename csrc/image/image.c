@@ -36,14 +36,13 @@ bool bspi_image_add_section(bspi_file *file, bspi_image *image, const bspi_secti
 bool bspi_image_add_ref(bspi_file *file, bspi_image *image, uint64_t off, uint8_t kind,
                         uint32_t aux) {
     bspi_data_refs *data = &image->data;
-    if (off >> 56 != 0)
-        return true; /* no such file */
-    if (!BSPI_ENSURE(data->keys, data->count, data->key_capacity, file->heap) ||
-        !BSPI_ENSURE(data->aux, data->count, data->aux_capacity, file->heap))
+    if (off >> BSPI_DATA_OFF_BITS != 0 || kind >> BSPI_DATA_KIND_BITS != 0 ||
+        aux >> BSPI_DATA_AUX_BITS != 0)
+        return true;
+    if (!BSPI_ENSURE(data->keys, data->count, data->capacity, file->heap))
         return false;
-    data->keys[data->count] = off << 8 | kind;
-    data->aux[data->count] = aux;
-    data->count++;
+    data->keys[data->count++] =
+        (off << BSPI_DATA_KIND_BITS | kind) << BSPI_DATA_AUX_BITS | aux;
     return true;
 }
 
@@ -150,71 +149,67 @@ static void finish_addresses(bspi_image *image) {
 
 /* --- putting data references in order --- */
 
-static bool ref_less(void *items, size_t a, size_t b) {
-    const bspi_data_refs *data = items;
-    return data->keys[a] != data->keys[b] ? data->keys[a] < data->keys[b]
-                                          : data->aux[a] < data->aux[b];
+static bool key_less(void *items, size_t a, size_t b) {
+    const uint64_t *keys = items;
+    return keys[a] < keys[b];
 }
 
-static void ref_swap(void *items, size_t a, size_t b) {
-    bspi_data_refs *data = items;
-    uint64_t key = data->keys[a];
-    uint32_t aux = data->aux[a];
-    data->keys[a] = data->keys[b];
-    data->aux[a] = data->aux[b];
-    data->keys[b] = key;
-    data->aux[b] = aux;
+static void key_swap(void *items, size_t a, size_t b) {
+    uint64_t *keys = items;
+    uint64_t kept = keys[a];
+    keys[a] = keys[b];
+    keys[b] = kept;
 }
 
-static void insertion_sort(bspi_data_refs *data) {
-    for (size_t i = 1; i < data->count; i++)
-        for (size_t j = i; j > 0 && ref_less(data, j, j - 1); j--)
-            ref_swap(data, j, j - 1);
+static void insertion_sort(uint64_t *keys, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        uint64_t key = keys[i];
+        size_t j = i;
+        for (; j > 0 && key < keys[j - 1]; j--)
+            keys[j] = keys[j - 1];
+        keys[j] = key;
+    }
 }
 
 /* Quick sort that falls back to heap sort when its pivots turn out bad.  The
  * readers emit long sorted runs, which this passes through quickly. */
-static void sort_refs(bspi_data_refs data, unsigned depth) {
-    while (data.count > 24) {
+static void sort_keys(uint64_t *keys, size_t count, unsigned depth) {
+    while (count > 24) {
         if (depth-- == 0) {
-            bspi_sort(&data, data.count, ref_less, ref_swap);
+            bspi_sort(keys, count, key_less, key_swap);
             return;
         }
-        size_t first = 0, mid = data.count / 2, last = data.count - 1;
-        if (ref_less(&data, mid, first))
-            ref_swap(&data, mid, first);
-        if (ref_less(&data, last, mid)) {
-            ref_swap(&data, last, mid);
-            if (ref_less(&data, mid, first))
-                ref_swap(&data, mid, first);
+        size_t first = 0, mid = count / 2, last = count - 1;
+        if (keys[mid] < keys[first])
+            key_swap(keys, mid, first);
+        if (keys[last] < keys[mid]) {
+            key_swap(keys, last, mid);
+            if (keys[mid] < keys[first])
+                key_swap(keys, mid, first);
         }
-        uint64_t key = data.keys[mid];
-        uint32_t aux = data.aux[mid];
+        uint64_t pivot = keys[mid];
         size_t i = 0, j = last;
         for (;;) {
-            while (data.keys[i] < key || (data.keys[i] == key && data.aux[i] < aux))
+            while (keys[i] < pivot)
                 i++;
-            while (data.keys[j] > key || (data.keys[j] == key && data.aux[j] > aux))
+            while (keys[j] > pivot)
                 j--;
             if (i >= j)
                 break;
-            ref_swap(&data, i++, j--);
+            key_swap(keys, i++, j--);
         }
         /* [0, j] <= pivot <= [j + 1, count), both shorter than the whole. */
-        bspi_data_refs left = data, right = data;
-        left.count = j + 1;
-        right.keys += left.count;
-        right.aux += left.count;
-        right.count -= left.count;
-        if (left.count < right.count) {
-            sort_refs(left, depth);
-            data = right;
+        size_t left = j + 1, right = count - left;
+        if (left < right) {
+            sort_keys(keys, left, depth);
+            keys += left;
+            count = right;
         } else {
-            sort_refs(right, depth);
-            data = left;
+            sort_keys(keys + left, right, depth);
+            count = left;
         }
     }
-    insertion_sort(&data);
+    insertion_sort(keys, count);
 }
 
 static void finish_refs(bspi_image *image) {
@@ -223,23 +218,33 @@ static void finish_refs(bspi_image *image) {
     for (size_t i = 1; i < data->count && sorted; i++)
         sorted = data->keys[i - 1] <= data->keys[i];
     if (!sorted)
-        sort_refs(*data, 64);
-    uint8_t size_of[256];
-    for (unsigned kind = 0; kind < 256; kind++)
+        sort_keys(data->keys, data->count, 64);
+    uint8_t size_of[1u << BSPI_DATA_KIND_BITS];
+    for (unsigned kind = 0; kind < sizeof size_of; kind++)
         size_of[kind] = (uint8_t)bspi_ref_size((uint8_t)kind);
     uint64_t end = image->file_off, limit = image->file_off + image->file_size;
     size_t kept = 0;
     for (size_t i = 0; i < data->count; i++) {
-        uint64_t off = data->keys[i] >> 8;
-        uint64_t size = size_of[data->keys[i] & 0xFF];
+        uint64_t off = bspi_data_off(data->keys[i]);
+        uint64_t size = size_of[bspi_data_kind(data->keys[i])];
         if (size == 0 || off < end || !bspi_within(off, size, limit))
             continue;
         end = off + size;
-        data->keys[kept] = data->keys[i];
-        data->aux[kept] = data->aux[i];
-        kept++;
+        data->keys[kept++] = data->keys[i];
     }
     data->count = kept;
+}
+
+/* Gives back the room that the references turned out not to need. */
+static bool trim(bspi_heap *heap, bspi_data_refs *data) {
+    if (data->count == data->capacity)
+        return true;
+    uint64_t *keys = bspi_grow(heap, data->keys, data->count, sizeof *keys);
+    if (keys == NULL)
+        return false;
+    data->keys = keys;
+    data->capacity = data->count;
+    return true;
 }
 
 void bspi_image_finish(bspi_image *image) {
@@ -301,12 +306,14 @@ bsp_status bspi_file_parse(bspi_heap *heap, const uint8_t *data, uint64_t size, 
         ok = bspi_macho_parse(&parsed);
     else if (magic == ELF_MAGIC)
         ok = bspi_elf_parse(&parsed);
+    for (size_t i = 0; ok && i < parsed.image_count; i++) {
+        bspi_image_finish(&parsed.images[i]);
+        ok = trim(heap, &parsed.images[i].data);
+    }
     if (!ok) {
         bspi_file_free(&parsed);
         return bspi_nomem(heap, fault, "image");
     }
-    for (size_t i = 0; i < parsed.image_count; i++)
-        bspi_image_finish(&parsed.images[i]);
     *file = parsed;
     return BSP_OK;
 }
@@ -316,7 +323,6 @@ void bspi_file_free(bspi_file *file) {
         bspi_image *image = &file->images[i];
         bspi_free(file->heap, image->sections);
         bspi_free(file->heap, image->data.keys);
-        bspi_free(file->heap, image->data.aux);
         bspi_free(file->heap, image->bases);
         bspi_free(file->heap, image->by_addr);
     }

@@ -42,16 +42,30 @@ typedef struct bspi_section {
     uint8_t mapped;     /* 1 when it has an address */
 } bspi_section;
 
-/* The data references of an image, sorted by offset, fields disjoint.  Packed:
- * key = field offset << 8 | kind; aux = index into image->bases for kinds that
- * count from a base, else 0. */
+/* The data references of an image, sorted by offset, fields disjoint.  A key is
+ * the field's offset << 28 | kind << 22 | aux, where aux is the index into
+ * image->bases for kinds that count from a base, else 0. */
 typedef struct bspi_data_refs {
     uint64_t *keys;
-    uint32_t *aux;
     size_t count;
-    size_t key_capacity;
-    size_t aux_capacity;
+    size_t capacity;
 } bspi_data_refs;
+
+#define BSPI_DATA_KIND_BITS 6u
+#define BSPI_DATA_AUX_BITS 22u
+#define BSPI_DATA_OFF_BITS 36u /* the largest file has 64 GiB */
+
+static inline uint64_t bspi_data_off(uint64_t key) {
+    return key >> (BSPI_DATA_KIND_BITS + BSPI_DATA_AUX_BITS);
+}
+
+static inline uint8_t bspi_data_kind(uint64_t key) {
+    return (uint8_t)(key >> BSPI_DATA_AUX_BITS & ((1u << BSPI_DATA_KIND_BITS) - 1));
+}
+
+static inline uint32_t bspi_data_aux(uint64_t key) {
+    return (uint32_t)(key & ((1u << BSPI_DATA_AUX_BITS) - 1));
+}
 
 typedef struct bspi_image {
     uint64_t file_off; /* of the slice */
@@ -124,7 +138,7 @@ bool bspi_macho_parse(bspi_file *file);
 bool bspi_elf_parse(bspi_file *file);
 
 bool bspi_image_add_section(bspi_file *file, bspi_image *image, const bspi_section *section);
-/* Adds one data reference; order and overlaps are sorted out afterwards by
+/* Adds one data reference, unless its numbers are too large for a key; order and overlaps are sorted out afterwards by
  * bspi_image_finish (lowest offset first, then lowest kind; a field that
  * overlaps one kept is dropped). */
 bool bspi_image_add_ref(bspi_file *file, bspi_image *image, uint64_t off, uint8_t kind,

@@ -16,14 +16,14 @@ from collections.abc import Callable
 import pytest
 
 from bsipatch._core import Diff, Patch
-from tests.support import fuzz_targets, patch_forge
-from tests.support import toy_elf as elf
+from tests.support import fuzz_targets
 from tests.support import toy_macho as macho
-from tests.support.patch_forge import Forged
+from tests.support.patch_forge import COVER, LAYOUT, Entry, Forged, cover, layout, section
 
 #: seconds that understanding a megabyte may take, tests' machines being slow; heap bytes a byte
 SECONDS_PER_MB, HEAP_PER_BYTE = 1.5, 64
 SMALL = 1 << 20
+SLOW = 20 if os.environ.get("BSIPATCH_SANITIZED") else 1
 
 
 def parse_cost(data: bytes) -> tuple[float, int]:
@@ -37,11 +37,11 @@ def parse_cost(data: bytes) -> tuple[float, int]:
 
 def elf_raw(sections: list[tuple[int, int, int, int, int]], body: bytes, machine: int) -> bytes:
     """An ELF file of raw headers (type, flags, address, offset, size), all over one body."""
-    table = bytes(64)
-    for type_, flags, addr, off, size in sections:
-        table += struct.pack("<IIQQQQIIQQ", 1, type_, flags, addr, off, size, 1, 1, 8, 24)
     count = len(sections) + 1
-    table = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, count, 0, 0, 0, 0) + table[64:]
+    rows = [struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, count, 0, 0, 0, 0)]
+    for type_, flags, addr, off, size in sections:
+        rows.append(struct.pack("<IIQQQQIIQQ", 1, type_, flags, addr, off, size, 1, 1, 8, 24))
+    table = b"".join(rows)
     off = 120 + len(body)
     head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, machine, 1, 0, 64, off, 0, 64, 56,
                        1, 64, count if count < 0xFF00 else 0, 0)  # fmt: skip
@@ -215,10 +215,53 @@ FAMILIES: list[Callable[[int], bytes]] = [
 
 @pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
 def test_7_parsing_costs_in_proportion(make: Callable[[int], bytes]) -> None:
-    slow = 20 if os.environ.get("BSIPATCH_SANITIZED") else 1
     small, large = make(SMALL), make(4 * SMALL)
     once, _ = parse_cost(small)
     again, peak = parse_cost(large)
-    assert again <= 10 * once + 0.5 * slow, f"{once:.3f} s, then {again:.3f} s"
-    assert again <= SECONDS_PER_MB * slow * len(large) / 1e6
+    assert again <= 10 * once + 0.5 * SLOW, f"{once:.3f} s, then {again:.3f} s"
+    assert again <= SECONDS_PER_MB * SLOW * len(large) / 1e6
     assert peak <= HEAP_PER_BYTE * len(large)
+
+
+def apply_cost(old: bytes, runs: list[int], length: int, told: bytes = b"") -> float:
+    """CPU seconds to apply a cover of runs of `length` bytes at these old offsets."""
+    entries, end = [], 0
+    for off in runs:
+        entries.append((0, length, 0, off - end))
+        end = off + length
+    new_size = length * len(runs)
+    forged = Forged(len(old), new_size, [Entry(COVER, cover(entries))])
+    patch = forged.put(LAYOUT, told).build()
+    out = bytearray(65536)
+    started = time.process_time()
+    with Patch(patch, max_plain=1 << 30) as handle, memoryview(out) as view:
+        handle.prepare(old)
+        for at in range(0, new_size, len(out)):
+            handle.window(at, view[: new_size - at])
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("make", [arm_pages, x86_noise, x86_prefixes], ids=lambda m: m.__name__)
+def test_2_scattered_runs_cost_no_more_than_their_number(make: Callable[[int], bytes]) -> None:
+    old = make(4 * SMALL)
+    runs = [4096 + i * (8192 * 37 + 64) % (len(old) - 8192) for i in range(5000)]
+    assert apply_cost(old, runs, 8) < 5000 * 1e-3 * SLOW
+
+
+def test_7_runs_outside_every_section() -> None:
+    """A run that no section holds must not search them all for the next."""
+    sections = layout([(0, [section(0, 0, 1, 0, 0, 0)] * 60_000)])
+    assert apply_cost(tiny(SMALL), [0] * 160_000, 8, sections) < 3 * SLOW
+
+
+def test_7_sections_without_partners() -> None:
+    """Pairing the sections of two builds must not compare each with each."""
+    old = tiny(8 * SMALL)
+    new = bytearray(old)
+    count = len(old) // 80
+    for at in range(len(old) - 64 * count, len(old), 64):
+        struct.pack_into("<Q", new, at + 8, 2)  # no code: another role for the same name
+    started = time.process_time()
+    with Diff(old, new, profile="fast") as diff:
+        assert diff.finish(bytes(8), bytes(8))
+    assert time.process_time() - started < 12 * SLOW

@@ -15,7 +15,7 @@ typedef struct {
     uint32_t name; uint8_t role, mapped;
 } bspi_section;
 typedef struct {
-    uint64_t *keys; uint32_t *aux; size_t count, key_capacity, aux_capacity;
+    uint64_t *keys; size_t count, capacity;
 } bspi_data_refs;
 typedef struct {
     uint64_t file_off, file_size, base_addr;
@@ -154,7 +154,8 @@ def try_parse(data: bytes, fail_at: int = 0) -> tuple[int, Model | None, int]:
         requests = heap.requests
         heap.fail_at = 0
         images = [_image(file.images[i]) for i in range(file.image_count)]
-        refs = [ref for block in range((len(data) >> BLOCK_BITS) + 1) for ref in _block(file, block)]
+        blocks = range((len(data) >> BLOCK_BITS) + 1)
+        refs = [ref for block in blocks for ref in _block(file, block)]
         lib.bspi_file_free(file)
         assert heap.in_use == 0
         _check(images, refs, len(data))
@@ -176,7 +177,7 @@ def _image(image: Any) -> Image:
         Section(s.file_off, s.file_size, s.addr, s.mem_size, s.name, s.role, bool(s.mapped))
         for s in (image.sections[i] for i in range(image.section_count))
     ]
-    data = [(image.data.keys[i] >> 8, image.data.keys[i] & 0xFF) for i in range(image.data.count)]
+    data = [(key >> 28, key >> 22 & 63) for key in image.data.keys[0 : image.data.count]]
     return Image(
         image.file_off,
         image.file_size,

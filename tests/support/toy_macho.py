@@ -198,9 +198,7 @@ class ToyMacho:
             commands.append(struct.pack("<6I", 2, 24, sym_off, sym_size // 16, str_off, str_size))
         if self.indirect:
             where, size = place(struct.pack(f"<{len(self.indirect)}I", *self.indirect))
-            commands.append(
-                struct.pack("<20I", 0xB, 80, *[0] * 12, where, size // 4, *[0] * 4)
-            )
+            commands.append(struct.pack("<20I", 0xB, 80, *[0] * 12, where, size // 4, *[0] * 4))
         tail = Segment("__LINKEDIT", off, self.base + off, len(linkedit))
         commands.append(self._segment_command(tail))
         body = b"".join(commands)

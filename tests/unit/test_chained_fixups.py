@@ -6,6 +6,7 @@ import random
 import struct
 
 import pytest
+
 from tests.support import file_model as fm
 from tests.support.toy_macho import ARM64, BASE, LC_CHAINED_FIXUPS, PAGE, Section, ToyMacho
 

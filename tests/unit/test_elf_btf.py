@@ -19,7 +19,8 @@ def kind(number: int, length: int = 0) -> int:
 def btf(*words: int) -> bytes:
     """A BTF section with the types that `words` spell, and one string."""
     types = struct.pack(f"<{len(words)}I", *words)
-    return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), 4) + types + b"\0abc"
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), 4)
+    return head + types + b"\0abc"
 
 
 # String offsets are in the 900s, type numbers in the 100s, all else in the 700s.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import reference_entropy as reference
+from tests.reference import entropy as reference
 from tests.support.native import load
 
 CDEF = """

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.support import file_model as fm
 from tests.support.toy_macho import ARM64, PURE_INSTRUCTIONS, ToyMacho
 
@@ -47,7 +48,7 @@ class Loose:
 
     def refs(self) -> list[tuple[int, int, int]]:
         data = self.image.data
-        return [(data.keys[i] >> 8, data.keys[i] & 0xFF, data.aux[i]) for i in range(data.count)]
+        return [(key >> 28, key >> 22 & 63, key & 0x3FFFFF) for key in data.keys[0 : data.count]]
 
     def close(self) -> None:
         for block in (
@@ -55,7 +56,6 @@ class Loose:
             self.image.by_addr,
             self.image.bases,
             self.image.data.keys,
-            self.image.data.aux,
         ):
             self.lib.bspi_free(self.heap, block)
         assert self.heap.in_use == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from tests.support import file_model as fm
 from tests.support.toy_macho import ARM64, PURE_INSTRUCTIONS, X86_64, Section, ToyMacho
 

@@ -6,6 +6,7 @@ import random
 import struct
 
 import pytest
+
 from tests.support import file_model as fm
 from tests.support.toy_macho import (
     ARM64,
@@ -140,13 +141,11 @@ def export_trie() -> tuple[bytes, list[tuple[int, int, int, bool]]]:
     nodes = [
         b"\0\2_a\0\x09_b\0\x95\0",  # the root: two children, the second padded
         b"\3\0\x80\x10\1c\0\x1c",  # an address and a child
-        b"\2\x08\1\0",  # not the real thing: cut short, and its node takes the blame
+        b"\5\x08\1_x\0\0",  # a symbol of another library
+        b"\x08\x10\x80\x80\1\x81\x80\x80\1\0",  # a stub and its resolver
+        b"\3\2\x80\x10\0",  # an absolute value
+        b"\6\0\x80\x80\x80\x80\1\0",  # too long for any kind
     ]
-    del nodes[2:]
-    nodes.append(b"\x05\x08\1_x\0\0")  # a symbol of another library
-    nodes.append(b"\x08\x10\x80\x80\1\x81\x80\x80\1\0")  # a stub and its resolver
-    nodes.append(b"\x03\2\x80\x10\0")  # an absolute value
-    nodes.append(b"\x06\0\x80\x80\x80\x80\1\0")  # too long for any kind
     return b"".join(nodes), [
         (5, fm.ULEB1, 9, True),
         (9, fm.ULEB2, 0x15, True),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support import file_model, native, patch_forge
 from tests.support.toy_macho import ARM64, PURE_INSTRUCTIONS, X86_64, ToyMacho
 
@@ -118,7 +119,6 @@ class Setting:
                 out[first - begin : last - begin] = self.old[first + shift : last + shift]
         visited = 0
 
-        @ffi.callback("void(void *, const bspi_ref_site *)")
         def visit(_: Any, site: Any) -> None:
             nonlocal visited
             visited += 1
@@ -134,8 +134,9 @@ class Setting:
                 if 0 <= site.new_off + i - begin < length:
                     out[site.new_off + i - begin] = bytes_[i]
 
+        callback = ffi.callback("void(void *, const bspi_ref_site *)", visit)
         with self.walker() as walker:
-            assert lib.bspi_walk(walker, max(begin - 7, 0), begin + length, visit, ffi.NULL)
+            assert lib.bspi_walk(walker, max(begin - 7, 0), begin + length, callback, ffi.NULL)
         return bytes(out), visited
 
     def quickly(self, begin: int, length: int, walker: Any) -> bytes:
@@ -194,9 +195,7 @@ def setting(
         overrides = ffi.new("bspi_override[]", random_overrides(rng, image))
         made.keep.append(overrides)
         assert (
-            lib.bspi_address_map_override(
-                predictor.maps + i, overrides, len(overrides), ffi.NULL
-            )
+            lib.bspi_address_map_override(predictor.maps + i, overrides, len(overrides), ffi.NULL)
             == 0
         )
     sites = rng.sample(range(len(new)), min(len(new), 3000))
@@ -375,9 +374,7 @@ def test_addresses_between_runs_go_with_the_nearer(seed: int) -> None:
     section = {"file_size": size, "mem_size": size, "addr": base, "mapped": 1}
     old_sections = ffi.new("bspi_section[]", [section])
     new_sections = ffi.new("bspi_layout_section[]", [{**section, "pair": 0xFFFFFFFF}])
-    old = ffi.new(
-        "bspi_image *", {"file_size": size, "sections": old_sections, "section_count": 1}
-    )
+    old = ffi.new("bspi_image *", {"file_size": size, "sections": old_sections, "section_count": 1})
     new = ffi.new("bspi_layout_image *", {"sections": new_sections, "section_count": 1})
     cover, old_at, new_at = [], rng.randrange(50), 0
     while old_at < size - 200 and new_at < size - 200:

@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 import pytest
+
 from tests.support import native
 from tests.support.toy_macho import ARM64, ToyMacho
 

@@ -52,7 +52,15 @@ class RangeDecoder:
 
     def done(self) -> bool:
         """Whether the bytes were used to the last and end as an encoder ends them."""
-        return self._pos >= len(self._data) and not self._data.endswith(b"\0")
+        if self._pos < len(self._data) or self._data.endswith(b"\0"):
+            return False
+        settled = self._pos - 4
+        window = int.from_bytes(self._data[settled : settled + 4].ljust(4, b"\0"), "big")
+        low = window - self._code & MASK32
+        shortest = 0
+        if low and low <= MASK32 - (self._range - 1):
+            shortest = low + (1 << 24) - 1 & 0xFF000000
+        return window == shortest
 
 
 RATES = [(2 * 65536 * 2 + (2 * n + 3)) // (2 * (2 * n + 3)) for n in range(256)]
