@@ -104,7 +104,7 @@ $(SANITIZED)/.built: $(VENV)/.extra-test $(CORE)
 
 # The sanitized core comes first on the path, with a fresh copy of the package around it.
 sanitize: $(SANITIZED)/.built
-	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h | cut -d/ -f2- | \
+	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h -o -name '*.html' | cut -d/ -f2- | \
 	    (cd src && xargs cp --parents -t ../$(SANITIZED))
 	@PYTHONPATH=$(SANITIZED) BSIPATCH_TEST_CFLAGS="$(SANITIZE)" PYTHONMALLOC=malloc \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" BSIPATCH_SANITIZED=1 \

@@ -6,6 +6,7 @@
 #include "../common/bytes.h"
 #include "../common/threads.h"
 #include "../image/elf_shadow.h"
+#include "../image/macho_names.h"
 
 typedef struct {
     const bspi_file *file;
@@ -71,8 +72,11 @@ static bsp_status label_block(void *context, size_t block, unsigned worker) {
         int image = image_at(file, ref->off);
         if (image < 0 || n->paired[image] == BSPI_NO_PAIR)
             continue;
+        uint64_t name;
+        bool named = bspi_macho_name(file, &file->images[image], ref, &name);
         bspi_ref_label(ref->kind, n->view + ref->off,
-                       label_of(n, (size_t)image, ref->target, &hint));
+                       named ? scramble(name)
+                             : label_of(n, (size_t)image, ref->target, &hint));
     }
     bspi_ref_list_free(&refs);
     return failed ? BSP_E_NOMEM : BSP_OK;

@@ -2,26 +2,9 @@
  * applying it fail as they should and give everything back.
  *
  * Both verbs are compiled in once more, with a heap that can be told which
- * request to refuse.  Input: that number, 2 bytes; the profile; the old file's
- * length, 2 bytes; old and new file. */
-#define bsp_diff_new alloc_diff_new
-#define bsp_diff_stream_count alloc_diff_stream_count
-#define bsp_diff_stream alloc_diff_stream
-#define bsp_diff_set_codec alloc_diff_set_codec
-#define bsp_diff_finish alloc_diff_finish
-#define bsp_diff_free alloc_diff_free
-#define bsp_patch_open alloc_patch_open
-#define bsp_patch_get_info alloc_patch_get_info
-#define bsp_patch_stream alloc_patch_stream
-#define bsp_patch_provide alloc_patch_provide
-#define bsp_patch_prepare alloc_patch_prepare
-#define bsp_patch_window alloc_patch_window
-#define bsp_patch_fill_count alloc_patch_fill_count
-#define bsp_patch_fill_range alloc_patch_fill_range
-#define bsp_patch_fill alloc_patch_fill
-#define bsp_patch_peak_memory alloc_patch_peak_memory
-#define bsp_patch_close alloc_patch_close
-
+ * request to refuse; linked before the core, they stand in for its own.  Input:
+ * that number, 2 bytes; the profile; the old file's length, 2 bytes; old and new
+ * file. */
 #include <stdlib.h>
 #include <string.h>
 

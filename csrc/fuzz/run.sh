@@ -26,7 +26,7 @@ build() {
     for file in csrc/fuzz/fuzz_*.c; do
         basename "$file" .c
     done | xargs -P "$jobs" -I{} clang $flags -fsanitize=fuzzer csrc/fuzz/{}.c $out/objects/*.o \
-        -lpthread -o $out/{}
+        -Wl,-z,muldefs -lpthread -o $out/{} # fuzz_alloc_failure.c replaces functions
 }
 
 run() {

@@ -24,6 +24,8 @@ static bool has_base(uint8_t kind) {
     case BSPI_REF_ULEB2:
     case BSPI_REF_ULEB3:
     case BSPI_REF_ULEB4:
+    case BSPI_REF_FILE32:
+    case BSPI_REF_BASE64:
     case BSPI_REF_CHAIN64_OFFSET:
     case BSPI_REF_CHAIN_ARM64E_AUTH:
     case BSPI_REF_CHAIN_ARM64E_OFFSET:

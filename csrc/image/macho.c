@@ -9,9 +9,6 @@
 #define MAGIC_64 0xFEEDFACFu
 #define FAT_MAGIC 0xCAFEBABEu
 #define FAT_MAGIC_64 0xCAFEBABFu
-#define HEADER_SIZE 32u
-#define SEGMENT_COMMAND_SIZE 72u
-#define SECTION_SIZE 80u
 #define NAME_SIZE 16u
 
 /* More than any real file has; they bound the work on hostile ones. */
@@ -20,15 +17,6 @@
 
 #define CPU_X86_64 0x01000007u
 #define CPU_ARM64 0x0100000Cu
-
-#define LC_SYMTAB 0x2u
-#define LC_DYSYMTAB 0xBu
-#define LC_SEGMENT_64 0x19u
-#define LC_DYLD_INFO 0x22u
-#define LC_DYLD_INFO_ONLY 0x80000022u
-#define LC_DATA_IN_CODE 0x29u
-#define LC_EXPORTS_TRIE 0x80000033u
-#define LC_CHAINED_FIXUPS 0x80000034u
 
 #define SECTION_TYPE 0xFFu
 #define S_ZEROFILL 0x1u
@@ -63,6 +51,7 @@ static const struct {
     {"__swift5_protos", bspi_relative_pointers_refs},
     {"__swift5_proto", bspi_relative_pointers_refs},
     {"__swift5_fieldmd", bspi_swift_fieldmd_refs},
+    {"__gopclntab", bspi_go_pclntab_refs},
 };
 
 /* A part of a segment that has a name: a section, or a table of __LINKEDIT. */
@@ -217,6 +206,13 @@ static bool read_range(slice *s, const uint8_t *words, uint64_t entry, const cha
     return add_linkedit(s, bspi_load32(words), bspi_load32(words + 4) * entry, label, where);
 }
 
+const char *bspi_linkedit_label(uint32_t command) {
+    for (size_t i = 0; i < sizeof linkedit_commands / sizeof *linkedit_commands; i++)
+        if (linkedit_commands[i].command == command)
+            return linkedit_commands[i].label;
+    return NULL;
+}
+
 static bool read_command(slice *s, uint32_t command, const uint8_t *p, uint32_t size) {
     if (command == LC_SEGMENT_64)
         return read_segment(s, p, size);
@@ -237,16 +233,14 @@ static bool read_command(slice *s, uint32_t command, const uint8_t *p, uint32_t 
                read_range(s, p + 32, 1, "lazy_bind", NULL) &&
                read_range(s, p + 40, 1, "export", &s->exports);
     }
-    for (size_t i = 0; i < sizeof linkedit_commands / sizeof *linkedit_commands; i++) {
-        if (linkedit_commands[i].command != command || size < 16)
-            continue;
-        range *where = command == LC_CHAINED_FIXUPS ? &s->fixups
-                       : command == LC_EXPORTS_TRIE ? &s->exports
-                       : command == LC_DATA_IN_CODE ? &s->data_in_code
-                                                    : NULL;
-        return read_range(s, p + 8, 1, linkedit_commands[i].label, where);
-    }
-    return true;
+    const char *label = bspi_linkedit_label(command);
+    if (label == NULL || size < 16)
+        return true;
+    range *where = command == LC_CHAINED_FIXUPS ? &s->fixups
+                   : command == LC_EXPORTS_TRIE ? &s->exports
+                   : command == LC_DATA_IN_CODE ? &s->data_in_code
+                                                : NULL;
+    return read_range(s, p + 8, 1, label, where);
 }
 
 static bool read_commands(slice *s) {
@@ -397,7 +391,8 @@ static bool read_tables(slice *s) {
         if (section->role == BSPI_ROLE_CODE && !bspi_jump_table_refs(file, image, section))
             return false;
     }
-    return bspi_chained_fixups_refs(&s->macho, s->fixups.off, s->fixups.size) &&
+    return bspi_macho_header_refs(&s->macho, s->begin, s->size) &&
+           bspi_chained_fixups_refs(&s->macho, s->fixups.off, s->fixups.size) &&
            bspi_rebase_refs(&s->macho, s->rebase.off, s->rebase.size) &&
            bspi_data_in_code_refs(&s->macho, s->data_in_code.off, s->data_in_code.size) &&
            bspi_export_trie_refs(&s->macho, s->exports.off, s->exports.size) &&

@@ -5,6 +5,19 @@
 
 #include "image.h"
 
+#define HEADER_SIZE 32u
+#define SEGMENT_COMMAND_SIZE 72u
+#define SECTION_SIZE 80u
+
+#define LC_SYMTAB 0x2u
+#define LC_DYSYMTAB 0xBu
+#define LC_SEGMENT_64 0x19u
+#define LC_DYLD_INFO 0x22u
+#define LC_DYLD_INFO_ONLY 0x80000022u
+#define LC_DATA_IN_CODE 0x29u
+#define LC_EXPORTS_TRIE 0x80000033u
+#define LC_CHAINED_FIXUPS 0x80000034u
+
 /* A segment whose file bytes lie within the slice and within no other segment. */
 typedef struct bspi_segment {
     const uint8_t *name; /* 16 bytes, padded with zeros */
@@ -27,6 +40,9 @@ typedef struct bspi_macho {
 /* Readers of one table each, in __LINKEDIT: `off` and `size` delimit it and lie
  * within the slice.  False only when memory is refused. */
 
+/* The load commands themselves: names what they say of addresses, of lengths in
+ * memory and of places in the file.  The slice is [begin, begin + size). */
+bool bspi_macho_header_refs(const bspi_macho *macho, uint64_t begin, uint64_t size);
 /* LC_DYLD_CHAINED_FIXUPS: walks the chains, names every rebase and bind. */
 bool bspi_chained_fixups_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
 /* LC_DYLD_INFO: runs the rebase opcodes, names every pointer they slide. */
@@ -42,6 +58,10 @@ bool bspi_indirect_symbols_refs(const bspi_macho *macho, uint64_t off, uint64_t 
 bool bspi_export_trie_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
 /* LC_DATA_IN_CODE: names the places that the entries describe. */
 bool bspi_data_in_code_refs(const bspi_macho *macho, uint64_t off, uint64_t size);
+
+/* What the table is called that `command` names by its place in the file, NULL
+ * when it is no command of that form. */
+const char *bspi_linkedit_label(uint32_t command);
 
 /* Registers the address of file offset `off` to count from.  *found is false,
  * and nothing registered, when it has none. */

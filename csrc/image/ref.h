@@ -39,6 +39,8 @@ typedef enum bspi_ref_kind {
     BSPI_REF_BACK32 = 40,    /* 4 bytes signed: address of the field - target, frame records to their CIE */
     BSPI_REF_INDEX16 = 42,   /* 4 bytes unsigned: (target - base) / 16, a row of a Mach-O symbol table */
     BSPI_REF_INDEX24 = 41,   /* 4 bytes unsigned: (target - base) / 24, a row of an ELF symbol table */
+    BSPI_REF_FILE32 = 43,    /* 4 bytes: target - base: a file offset; the distance `base` stays as it is */
+    BSPI_REF_BASE64 = 44,    /* 8 bytes: target - base */
     BSPI_REF_CHAIN64 = 48,   /* DYLD_CHAINED_PTR_64 rebase: 36-bit address, high8 and next kept */
     BSPI_REF_CHAIN64_OFFSET = 49,   /* ..._64_OFFSET rebase: 36-bit offset from the image base (`base`) */
     BSPI_REF_CHAIN_ARM64E = 50,     /* arm64e rebase: 43-bit address, high8, next 11, bind 0, auth 0 */

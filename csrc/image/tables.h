@@ -22,6 +22,9 @@ bool bspi_relative_pointers_refs(bspi_file *file, bspi_image *image, const bspi_
 /* __TEXT,__swift5_fieldmd: Swift field descriptors. */
 bool bspi_swift_fieldmd_refs(bspi_file *file, bspi_image *image, const bspi_section *section);
 
+/* __gopclntab: Go's table of functions. */
+bool bspi_go_pclntab_refs(bspi_file *file, bspi_image *image, const bspi_section *section);
+
 /* Jump tables that the code of `section` leads to. Needs the image's sections
  * in order (bspi_image_finish). */
 bool bspi_jump_table_refs(bspi_file *file, bspi_image *image, const bspi_section *section);

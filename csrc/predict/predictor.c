@@ -199,6 +199,9 @@ static bool resolve(const bspi_predictor *p, const bspi_cover *entry, const bspi
     case BSPI_REF_A64_LDST12:
         site->new_base = site->predicted & ~UINT64_C(0xfff);
         break;
+    case BSPI_REF_FILE32:
+        site->new_base = ref->base;
+        break;
     case BSPI_REF_BASE24: {
         const bspi_unwind_page *page =
             bspi_unwind_page_at(p->pages, p->page_count, site->new_off);

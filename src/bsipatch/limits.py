@@ -24,8 +24,8 @@ class Limits:
     max_file_size: int = 64 * GIB
     #: largest patch of one file
     max_patch_size: int = 16 * GIB
-    #: sum of a patch's streams once decoded
-    max_plain: int = 16 * GIB
+    #: sum of a patch's streams once decoded; no more than memory_budget could hold
+    max_plain: int = 4 * GIB
     #: streams in a patch
     max_streams: int = 64
     #: largest window a zstd stream may ask for, as a power of two

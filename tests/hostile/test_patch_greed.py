@@ -7,6 +7,7 @@ import lzma
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pytest
 import zstandard
 
 from bsipatch import delta, limits
-from bsipatch._core import Codec
+from bsipatch._core import Codec, Control, Patch
 from bsipatch.errors import (
     BsipatchError,
+    CancelledError,
     FormatError,
     LimitError,
 )
@@ -154,3 +156,17 @@ def test_2_a_greedy_patch_fails_soon_and_small(name: str, tmp_path: Path) -> Non
     error, grown = done.stdout.split()
     assert issubclass(getattr(__import__("bsipatch").errors, error), BsipatchError)
     assert os.environ.get("BSIPATCH_SANITIZED") or int(grown) < 256, f"{grown} MiB"
+
+
+@pytest.mark.timeout(60)
+def test_2_a_modelled_bomb_can_be_stopped() -> None:
+    """A gigabyte of literals out of nothing is sound and takes minutes; not after a Ctrl-C."""
+    size = 1 << 30
+    patch = Forged(0, size, [Entry(LITERALS, b"", Codec.MODEL, None, size)]).build()
+    control = Control()
+    timer = threading.Timer(0.3, control.cancel)
+    with Patch(patch, max_plain=size) as handle:
+        timer.start()
+        with pytest.raises(CancelledError):
+            handle.prepare(b"", control)
+    timer.join()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
 
 from bsipatch.delta import diff_bytes, patch_bytes
 from tests.reference import Broken, apply
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("BSIPATCH_SANITIZED")), reason="plain Python, nothing to sanitize"
+)
 
 PROFILES = ["fast", "balanced", "max"]
 SHAPES = {
@@ -58,7 +63,7 @@ def test_damage_is_noticed() -> None:
     rng = random.Random(3)
     old = SHAPES["text"](rng, 3000)
     patch = diff_bytes(old, edited(rng, old), profile="max")
-    for at in range(len(patch)):
+    for at in range(0, len(patch), 3):
         damaged = bytearray(patch)
         damaged[at] ^= 1 << rng.randrange(8)
         with pytest.raises(Broken):

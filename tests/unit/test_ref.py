@@ -23,6 +23,7 @@ from tests.support.refs import (
     BASE16X4,
     BASE24,
     BASE32,
+    BASE64,
     CHAIN64,
     CHAIN64_OFFSET,
     CHAIN_ARM64E,
@@ -31,6 +32,7 @@ from tests.support.refs import (
     CHAIN_BIND,
     CHAIN_BIND16,
     CHAIN_BIND24,
+    FILE32,
     IMPORT23,
     INDEX16,
     INDEX24,
@@ -54,14 +56,14 @@ ADDRESS_BITS = {
     PC32: 2**32 - 1, BASE32: 2**32 - 1, BASE16X4: 0xFFFF, BASE8X4: 0xFF, BASE24: 0xFFFFFF,
     BACK32: 2**32 - 1, CHAIN64: 2**36 - 1, CHAIN64_OFFSET: 2**36 - 1, CHAIN_ARM64E: 2**43 - 1,
     CHAIN_ARM64E_AUTH: 2**32 - 1, CHAIN_ARM64E_OFFSET: 2**43 - 1, CHAIN_BIND: 0,
-    INDEX24: 2**32 - 1, INDEX16: 2**32 - 1, CHAIN_BIND24: 2**24 - 1, CHAIN_BIND16: 2**16 - 1,
+    INDEX24: 2**32 - 1, FILE32: 2**32 - 1, BASE64: 2**64 - 1, INDEX16: 2**32 - 1, CHAIN_BIND24: 2**24 - 1, CHAIN_BIND16: 2**16 - 1,
     IMPORT23: 0xFFFFFE00, ULEB1: 0x7F, ULEB2: 0x7F7F, ULEB3: 0x7F7F7F, ULEB4: 0x7F7F7F7F,
 }  # fmt: skip
 SIZES = {
     **dict.fromkeys(range(1, 9), 4), REL32: 4, REL8: 1, RIP32: 4, ABS64: 8, ABS32: 4, PC32: 4,
     BASE32: 4, BASE16X4: 2, BASE8X4: 1, BASE24: 3, BACK32: 4, CHAIN64: 8, CHAIN64_OFFSET: 8,
     CHAIN_ARM64E: 8, CHAIN_ARM64E_AUTH: 8, CHAIN_BIND: 8, CHAIN_ARM64E_OFFSET: 8,
-    INDEX24: 4, INDEX16: 4, CHAIN_BIND24: 8, CHAIN_BIND16: 8, IMPORT23: 4, ULEB1: 1, ULEB2: 2,
+    INDEX24: 4, FILE32: 4, BASE64: 8, INDEX16: 4, CHAIN_BIND24: 8, CHAIN_BIND16: 8, IMPORT23: 4, ULEB1: 1, ULEB2: 2,
     ULEB3: 3, ULEB4: 4,
 }  # fmt: skip
 KINDS = sorted(SIZES)
@@ -181,6 +183,8 @@ def test_the_furthest_branches_fit() -> None:
         (BASE24, "563412", 0, 0x1000, 0x124456),
         (INDEX24, "03000000", 0, 0x1000, 0x1048),
         (INDEX24, "ffffffff", 0, 0x1000, 0x1000 + (2**32 - 1) * 24),
+        (FILE32, "ffffffff", 0, 0x1000, 0x1000 + 2**32 - 1),
+        (BASE64, "8877665544332211", 0, 0x1000, 0x1122334455668888),
         (INDEX16, "03000000", 0, 0x1000, 0x1030),
         (INDEX16, "ffffffff", 0, 0x1000, 0x1000 + (2**32 - 1) * 16),
         (IMPORT23, "00020000", 0, 0x1000, 0x1001),
