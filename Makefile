@@ -8,8 +8,7 @@
 #   make sanitize    the tests again on a core built with ASan and UBSan
 #   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
 #                    property tests with many examples
-#   make crash       power cuts replayed on real file systems (root); crash-full: every prefix
-#   make bench       a short benchmark; bench-full: every pair of the corpora
+#   make corpora     fetches the public file pairs (BSIPATCH_CORPORA says where to)
 #   make docs        the documentation as a site
 #   make clean
 
@@ -43,7 +42,7 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: help setup demo test lint format typecheck bench bench-full fuzz sanitize crash crash-full docs clean
+.PHONY: help setup demo test lint format typecheck fuzz sanitize corpora docs clean
 
 help:
 	@sed -n 's/^#   \(make\)/  \1/p' Makefile
@@ -120,17 +119,8 @@ fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
 
-crash: $(VENV)/.extra-test
-	@$(BIN)/python -m pytest -m crash tests/crash $(PYTEST_ARGS)
-
-crash-full: $(VENV)/.extra-test
-	@BSIPATCH_CRASH=full $(BIN)/python -m pytest -m crash tests/crash $(PYTEST_ARGS)
-
-bench: $(VENV)/.installed
-	@$(BIN)/python -m bench
-
-bench-full: $(VENV)/.installed
-	@$(BIN)/python -m bench --full
+corpora: $(VENV)/.ready
+	@$(BIN)/python bench/corpora.py fetch $(if $(PAIRS),$(PAIRS),--small)
 
 docs: $(VENV)/.extra-docs
 	$(BIN)/mkdocs build --strict --site-dir site

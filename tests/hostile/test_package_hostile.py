@@ -1,6 +1,6 @@
 """Hostile update files: a clean error each time, and nothing is touched.
 
-Numbers in the section headings are those of the threat model (docs/threat-model.md).
+Numbers in the section headings are those of the project's threat model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hostile patches of one file, through the public verb: a clean error each time, and no output.
 
-Numbers in the section headings are those of the threat model (docs/threat-model.md).  Cases
+Numbers in the section headings are those of the project's threat model.  Cases
 that name a `place` must be refused there: a defence that is removed shows even where the
 digest check behind all of them would still have caught the result.
 """
