@@ -90,6 +90,6 @@ def test_ctrl_c_in_build_leaves_no_file(journey: Journey, tmp_path: Path) -> Non
     time.sleep(0.8)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert child.returncode in (0, 130)
+    assert child.returncode in (0, 130, -signal.SIGINT)
     assert "Traceback" not in err
     assert [p.name for p in out.parent.iterdir()] == (["c.bsi"] if child.returncode == 0 else [])
