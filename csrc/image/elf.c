@@ -150,9 +150,11 @@ static bool make_up_dynamic(bspi_elf *elf, uint64_t addr, uint64_t size) {
 static bool make_up_eh_frame(bspi_elf *elf, uint64_t addr, uint64_t size) {
     enum { PCREL_SDATA4 = 0x1b };
     uint64_t off;
-    if (!make_up_section(elf, ELF_SHT_PROGBITS, NAME(".eh_frame_hdr"), addr, size) || size < 8 ||
-        !segment_offset(elf, addr, size, &off) || elf->file->data[off + 1] != PCREL_SDATA4)
-        return elf->file->heap != NULL;
+    if (!make_up_section(elf, ELF_SHT_PROGBITS, NAME(".eh_frame_hdr"), addr, size))
+        return false;
+    if (size < 8 || !segment_offset(elf, addr, size, &off) ||
+        elf->file->data[off + 1] != PCREL_SDATA4)
+        return true;
     uint64_t delta = (uint64_t)(int64_t)(int32_t)bspi_load32(elf->file->data + off + 4);
     uint64_t start = addr + 4 + delta;
     for (size_t i = 0; i < elf->segment_count; i++) {

@@ -14,6 +14,7 @@ typedef struct piece {
     uint64_t size;
     uint64_t addr;
     size_t owner; /* 1 + index into elf->sections, NO_OWNER for the rest */
+    size_t order; /* in which pieces joined the list */
     uint32_t name;
     uint8_t role;
     bool mapped;
@@ -25,13 +26,15 @@ typedef struct piece_list {
     size_t capacity;
 } piece_list;
 
-/* Total orders: no two pieces of one list share offset, size and owner. */
+/* A total order: segments and headers may share offset and size. */
 static bool earlier(const piece *a, const piece *b) {
     if (a->off != b->off)
         return a->off < b->off;
     if (a->size != b->size)
         return a->size > b->size;
-    return a->owner < b->owner;
+    if (a->owner != b->owner)
+        return a->owner < b->owner;
+    return a->order < b->order;
 }
 
 static bool before_in_file(void *items, size_t a, size_t b) {
@@ -58,7 +61,9 @@ static void swap_pieces(void *items, size_t a, size_t b) {
 static bool push(bspi_elf *elf, piece_list *list, const piece *item) {
     if (!BSPI_ENSURE(list->items, list->count, list->capacity, elf->file->heap))
         return false;
-    list->items[list->count++] = *item;
+    list->items[list->count] = *item;
+    list->items[list->count].order = list->count;
+    list->count++;
     return true;
 }
 

@@ -46,6 +46,7 @@ static bool add_entries(bspi_file *file, bspi_image *image, const bspi_section *
                         const bspi_jump_table *table, uint64_t count) {
     uint64_t size = bspi_ref_size(table->kind), off;
     uint32_t aux = 0;
+    bool has_base = false; /* registered with the first entry that is added */
     const bspi_section *home = bspi_section_with_addr(image, table->addr);
     if (home == NULL || !bspi_addr_to_off(image, table->addr, size, &off))
         return true;
@@ -57,8 +58,9 @@ static bool add_entries(bspi_file *file, bspi_image *image, const bspi_section *
             continue;
         if (!entry_ok(table, section, image->arch, entry))
             break;
-        if (i == 0 && !bspi_image_add_base(file, image, table->base, &aux))
+        if (!has_base && !bspi_image_add_base(file, image, table->base, &aux))
             return false;
+        has_base = true;
         if (!bspi_image_add_ref(file, image, off + i * size, table->kind, aux))
             return false;
     }

@@ -33,10 +33,13 @@ typedef struct machine {
 /* ULEB128 with padding allowed, as linkers write it. */
 static uint64_t read_uleb(machine *m) {
     uint64_t value = 0;
-    for (unsigned shift = 0; m->pos < m->end; shift += 7) {
+    unsigned shift = 0;
+    while (m->pos < m->end) {
         uint8_t byte = *m->pos++;
-        if (shift < 64)
+        if (shift < 64) {
             value |= (uint64_t)(byte & 0x7F) << shift;
+            shift += 7;
+        }
         if ((byte & 0x80) == 0)
             return value;
     }

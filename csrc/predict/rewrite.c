@@ -181,6 +181,11 @@ static inline void rewrite_field(window *w, const bspi_ref *ref) {
         same = target - base == old - ref->base;
         break;
     }
+    case BSPI_REF_FILE32:
+        target = bspi_map_near(at->map, old, &w->near);
+        base = ref->base;
+        same = target == old;
+        break;
     case BSPI_REF_PC32:
     case BSPI_REF_BACK32:
         target = bspi_map_near(at->map, old, &w->near);

@@ -116,8 +116,15 @@ class Model:
         raise KeyError(name)
 
     def data_refs(self) -> list[Ref]:
-        """The references in data alone."""
-        return [ref for ref in self.refs if ref.kind >= ABS64]
+        """The references in data alone, without those of Mach-O headers."""
+        header = self.header_refs()
+        return [ref for ref in self.refs if ref.kind >= ABS64 and ref not in header]
+
+    def header_refs(self) -> set[Ref]:
+        """The references in the load commands of Mach-O images."""
+        wanted = name_hash("__TEXT,start")
+        starts = [s for image in self.images for s in image.sections if s.name == wanted]
+        return {ref for ref in self.refs for s in starts if s.off <= ref.off < s.off + s.size}
 
 
 @lru_cache(maxsize=1)

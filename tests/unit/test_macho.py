@@ -115,6 +115,30 @@ def test_small_tables() -> None:
     }
 
 
+def test_the_header_repeats_where_sections_are() -> None:
+    raw = sample().build()
+    model = fm.parse(raw)
+    mapped = [s for s in model.images[0].sections if s.mapped]
+    found: dict[int, set[int]] = {}
+    for ref in model.header_refs():
+        found.setdefault(ref.kind, set()).add(ref.target)
+        assert ref.kind != fm.FILE32 or ref.target - ref.base == word(raw, ref.off)
+    names = [f"__TEXT,{n}" for n in ("__text", "__const", "__init_offsets")]
+    named = [model.section(n) for n in [*names, "__DATA,__data", "__DATA,__bss"]]
+    starts = {s.addr for s in named}
+    linkedit = model.section("__LINKEDIT,chained_fixups")
+    assert found[fm.ABS64] == starts | {BASE, named[3].addr, linkedit.addr}
+    assert found[fm.BASE64] == {s.addr + s.memory for s in named}
+    tables = "function_starts", "exports_trie", "data_in_code", "code_signature", "symtab", "strtab"
+    places = [s for s in named if s.size] + [model.section(f"__LINKEDIT,{n}") for n in tables]
+    assert found[fm.FILE32] == {s.addr for s in places} | {linkedit.addr}
+    assert {s.addr for s in mapped} >= found[fm.FILE32]
+
+
+def word(raw: bytes, at: int) -> int:
+    return int.from_bytes(raw[at : at + 4], "little")
+
+
 def test_names_of_symbols() -> None:
     toy = ToyMacho(ARM64)
     toy.segment("__TEXT")

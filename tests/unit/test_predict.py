@@ -75,7 +75,7 @@ void bspi_range_refs(const bspi_file *file, uint64_t begin, uint64_t end, bspi_r
 
 WALKER_ROOM = 1 << 16  # more than a bspi_walker
 UNTOUCHED = 0xA5
-DATA_KINDS = [32, 33, 34, 35, 36, 37, 38, 40, 41, 42, *range(48, 61)]
+DATA_KINDS = [32, 33, 34, 35, 36, 37, 38, 40, 41, 42, 43, 44, *range(48, 61)]
 MASK = (1 << 64) - 1
 
 
