@@ -27,6 +27,8 @@ KINDS: dict[int, str] = {
     40: "frame record to its CIE",
     41: "ELF symbol table row",
     42: "Mach-O symbol table row",
+    43: "place in the file",
+    44: "64-bit length",
     48: "chained pointer",
     49: "chained offset",
     50: "arm64e chained pointer",
