@@ -49,11 +49,14 @@ static bool add_words(table *t, uint64_t at, uint64_t count, uint32_t none, uint
 
 static uint32_t read_uleb(table *t, uint64_t *at) {
     uint32_t value = 0;
-    for (unsigned shift = 0; *at < t->size && t->steps != 0; shift += 7) {
+    unsigned shift = 0;
+    while (*at < t->size && t->steps != 0) {
         uint8_t byte = t->data[(*at)++];
         t->steps--;
-        if (shift < 32)
+        if (shift < 32) {
             value |= (uint32_t)(byte & 0x7F) << shift;
+            shift += 7;
+        }
         if ((byte & 0x80) == 0)
             return value;
     }

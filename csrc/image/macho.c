@@ -381,10 +381,15 @@ bool bspi_macho_add_base_at(const bspi_macho *macho, uint64_t off, uint32_t *aux
 static bool read_tables(slice *s) {
     bspi_file *file = s->macho.file;
     bspi_image *image = s->macho.image;
+    bool has_go = false; /* that table's reader looks through the whole image: once */
     for (size_t i = 0; i < s->piece_count; i++) {
         const piece *p = &s->pieces[i];
-        if (p->read != NULL && !p->read(file, image, &p->section))
+        bool is_go = p->read == bspi_go_pclntab_refs;
+        if (p->read == NULL || (is_go && has_go))
+            continue;
+        if (!p->read(file, image, &p->section))
             return false;
+        has_go |= is_go;
     }
     for (size_t i = 0; i < image->section_count; i++) {
         const bspi_section *section = &image->sections[i];
