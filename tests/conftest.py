@@ -6,10 +6,8 @@ BSIPATCH_CORPORA names the folder of public file pairs for tests marked `corpora
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +32,13 @@ def corpora_folder() -> Path | None:
     return Path(named) if named and Path(named).is_dir() else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the marker that the fixture below asks for."""
+    config.addinivalue_line(
+        "markers", "no_reference: its patches are not applied by the reference applier as well"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what this machine cannot run, and says why."""
     reasons = {
@@ -46,33 +51,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-#: larger files would take the plain-Python applier too long
-_REFERENCE_NEW, _REFERENCE_OLD = 16 << 10, 256 << 10
-
-
 @pytest.fixture(autouse=True)
-def reference_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+def reference_agrees(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every patch that a test makes is applied by the reference applier too, and must agree.
 
-    It has its limits: files up to some size, and none that its chapter on images would be
-    needed for.  A sanitized run looks for other things, and is slow enough.
+    A sanitized run looks for other things, and is slow enough.
     """
-    if os.environ.get("BSIPATCH_SANITIZED"):
-        return
-    from bsipatch.delta import _make
+    sanitized = bool(os.environ.get("BSIPATCH_SANITIZED"))
+    if not sanitized and request.node.get_closest_marker("no_reference") is None:
+        from tests.support import agreement
 
-    verify = _make._verify
-
-    def verify_twice(made: bytes, old: Any, new: Any, *rest: Any) -> tuple[int, int]:
-        result = verify(made, old, new, *rest)
-        if len(memoryview(new)) <= _REFERENCE_NEW and len(memoryview(old)) <= _REFERENCE_OLD:
-            from tests.reference import NeedsImages, apply
-
-            with contextlib.suppress(NeedsImages):
-                assert apply(bytes(old), made) == bytes(new), "the reference applier disagrees"
-        return result
-
-    monkeypatch.setattr(_make, "_verify", verify_twice)
+        agreement.watch(monkeypatch)
 
 
 @pytest.fixture

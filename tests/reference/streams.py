@@ -1,62 +1,20 @@
-"""The numbers of each stream (docs/format.md, "Stream 1" to "Stream 6"), without images."""
+"""Streams 2 to 5: cover, overrides and corrections (docs/format.md, chapters 7, 8 and 10)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from tests.reference.columns import Column, size_class
-from tests.reference.container import MASK64, Broken, NeedsImages
-
-HASH_LEN = {1: 20, 2: 32, 3: 20}
-
-
-@dataclass
-class Fill:
-    new_off: int
-    hash: int
-    page_bits: int
-    data_off: int
-    data_len: int
-
-    @property
-    def length(self) -> int:
-        return -(-self.data_len >> self.page_bits) * HASH_LEN[self.hash]
+from tests.reference.container import MASK64, Broken
 
 
 @dataclass
 class Entry:
+    """A run of the new file that resembles one of the old file; bytes."""
+
     new_off: int
     old_off: int
     length: int
-
-
-def read_layout(column: Column, new_size: int, old_has_images: bool) -> list[Fill]:
-    """The fills; images are another chapter."""
-    same = column.u64(40)
-    if same > 1:
-        raise Broken("layout.same")
-    if (same and old_has_images) or (not same and column.count(2)):
-        raise NeedsImages
-    fills: list[Fill] = []
-    end = 0
-    for _ in range(column.count(4)):
-        form = column.u64(47)
-        new_off = end + column.s64(43)
-        fill = Fill(new_off, form & 3, (form >> 2) + 12, column.u64(43), column.u64(44))
-        sound = fill.hash in HASH_LEN and fill.page_bits <= 16 and fill.data_len > 0
-        if not sound or fill.data_off % (1 << fill.page_bits) or fill.new_off < end:
-            raise Broken("fill")
-        end = fill.new_off + fill.length
-        if end > new_size or fill.data_off + fill.data_len > new_size:
-            raise Broken("fill beyond the file")
-        fills.append(fill)
-    if len(fills) > 512 or sum(f.data_len for f in fills) > 8 * new_size:
-        raise Broken("fills")
-    for a in fills:
-        for b in fills:
-            if a.data_off < b.new_off + b.length and b.new_off < a.data_off + a.data_len:
-                raise Broken("a fill hashes a fill")
-    return fills
 
 
 def read_cover(column: Column, old_size: int, new_size: int) -> list[Entry]:
@@ -136,6 +94,20 @@ class OldBytes:
         return self._old[at], word
 
 
+def read_refs(column: Column, new_size: int) -> dict[int, int]:
+    """Differences of references by their offset in the new file."""
+    count = column.count(2)
+    if count > new_size:
+        raise Broken("refs count")
+    positions = read_positions(column, 30, 4, 1, count, new_size)
+    fixes: dict[int, int] = {}
+    before = 0
+    for position in positions:
+        before = column.s64(35 if before else 34)
+        fixes[position] = before
+    return fixes
+
+
 def read_bytes(
     column: Column, old: bytes, cover: list[Entry], new_size: int
 ) -> list[tuple[int, int]]:
@@ -167,60 +139,3 @@ def read_bytes(
         diffs.append(diff)
         recent, last_off = recent << 8 | diff, position + 1
     return list(zip(positions, diffs, strict=True))
-
-
-def literal_runs(cover: list[Entry], fills: list[Fill], new_size: int) -> list[tuple[int, int]]:
-    """Offset and length of each stretch that neither cover nor fills give."""
-    known = sorted([(e.new_off, e.length) for e in cover] + [(f.new_off, f.length) for f in fills])
-    runs: list[tuple[int, int]] = []
-    end = 0
-    for start, length in [*known, (new_size, 0)]:
-        if start < end:
-            raise Broken("fills overlap the cover")
-        if start > end:
-            runs.append((end, start - end))
-        end = start + length
-    return runs
-
-
-def read_literals(
-    column: Column, old: bytes, cover: list[Entry], runs: list[tuple[int, int]]
-) -> bytes:
-    total = sum(length for _, length in runs)
-    column.begin_bytes(8, 16, total)
-    made = bytearray()
-    before: Entry | None = None
-    at = 0
-    for start, length in runs:
-        while at < len(cover) and cover[at].new_off < start:
-            before = cover[at]
-            at += 1
-        recent, like = 0, len(old)
-        if before is not None:
-            like = before.old_off + before.length
-            if before.new_off + before.length == start:
-                recent = int.from_bytes(old[max(like - min(8, before.length), 0) : like], "big")
-        for i in range(length):
-            alike = old[like + i] + 1 if like + i < len(old) else 0
-            hashes, kind = literal_contexts(recent, start + i, alike)
-            byte = column.byte(hashes, kind)
-            made.append(byte)
-            recent = (recent << 8 | byte) & MASK64
-    return bytes(made)
-
-
-def literal_contexts(recent: int, offset: int, like: int) -> tuple[list[int], int]:
-    """Of a byte that is no part of code."""
-    kind = offset & 3
-    low = recent & 0xFFFFFFFF
-    hashes = [
-        mix(1, kind),
-        mix(mix(2, low & 0xFF), kind),
-        mix(mix(3, low & 0xFFFF), kind),
-        mix(mix(4, low & 0xFFFFFF), kind),
-        mix(mix(5, low), kind),
-        mix(mix(mix(6, low), recent >> 32 & 0xFFFF), kind),
-        mix(mix(mix(7, like), low & 0xFF), kind),
-        mix(mix(8, recent >> 24 & 0xFF), recent >> 56),
-    ]
-    return hashes, kind
