@@ -8,6 +8,8 @@
 #   make sanitize    the tests again on a core built with ASan and UBSan
 #   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
 #                    property tests with many examples
+#   make bench       bsipatch and its peers on small public pairs, some minutes; bench-full: all
+#   make bench-kernels   the core's kernels, against the run before (BASE=0003 for another)
 #   make corpora     fetches the public file pairs (BSIPATCH_CORPORA says where to)
 #   make docs        the documentation as a site
 #   make clean
@@ -24,6 +26,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
 # pip over a slow or flaky connection
@@ -42,7 +45,8 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: help setup demo test lint format typecheck fuzz sanitize corpora docs clean
+.PHONY: help setup demo test lint format typecheck fuzz sanitize bench bench-full bench-kernels \
+    corpora docs clean
 
 help:
 	@sed -n 's/^#   \(make\)/  \1/p' Makefile
@@ -118,6 +122,22 @@ build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
 fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
+
+bench: $(VENV)/.extra-bench
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-full: $(VENV)/.extra-bench
+	@$(BIN)/python -m bench --full $(BENCH_ARGS)
+
+# Every run is kept; a kernel whose median is a tenth slower than in the run before is an error.
+KERNEL_RUNS := bench/results/kernels
+BASE ?=
+bench-kernels: $(VENV)/.extra-test $(VENV)/.extra-bench
+	@$(BIN)/python -m pytest bench/kernels -q -p no:xdist -W default -o python_files='bench_*.py' \
+	    --benchmark-storage=$(KERNEL_RUNS) --benchmark-autosave --benchmark-sort=name \
+	    --benchmark-columns=median,iqr,rounds --benchmark-disable-gc \
+	    $(if $(wildcard $(KERNEL_RUNS)/*/*.json),--benchmark-compare$(if $(BASE),=$(BASE)) \
+	        --benchmark-compare-fail=median:10%) $(PYTEST_ARGS)
 
 corpora: $(VENV)/.ready
 	@$(BIN)/python bench/corpora.py fetch $(if $(PAIRS),$(PAIRS),--small)

@@ -1,0 +1,136 @@
+"""The machine's limit for an apply: `python roofline.py OLD NEW_SIZE OUT` prints JSON.
+
+Whoever applies a patch and checks both files must read the old one, compute SHA-256 of
+old and new, and write the new one.  This does just that, with the old file's own bytes in
+the place of the new one's, in the best known ways, and says how long each took.  What a
+patch adds to it is decoding and reconstruction.
+
+Run as a file; the clock starts behind the imports, so that the start of an interpreter is
+no part of the limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+CHUNK = 1 << 20
+
+
+def _pieces(size: int, old_size: int) -> Iterator[tuple[int, int, int]]:
+    """(offset in new, offset in old, length) of the pieces that make up the new file."""
+    at = 0
+    while at < size:
+        start = at % old_size if old_size else 0
+        length = min(CHUNK, size - at, old_size - start) if old_size else size - at
+        yield at, start, length
+        at += length
+
+
+def fused(old: memoryview, size: int, fd: int) -> None:
+    """One thread hashes the old file, one writes and hashes the new one piece by piece."""
+
+    def make() -> None:
+        digest = hashlib.sha256()
+        for at, start, length in _pieces(size, len(old)):
+            piece = old[start : start + length] or bytes(length)
+            os.pwrite(fd, piece, at)
+            digest.update(piece)
+        digest.digest()
+
+    _together(lambda: _hash(old), make)
+
+
+def shared(old: memoryview, size: int, fd: int) -> None:
+    """Each of two threads hashes one file, then both write."""
+    pieces = _pieces(size, len(old))
+    lock = threading.Lock()
+
+    def write() -> None:
+        while True:
+            with lock:
+                at, start, length = next(pieces, (-1, 0, 0))
+            if at < 0:
+                return
+            os.pwrite(fd, old[start : start + length] or bytes(length), at)
+
+    def new() -> None:
+        digest = hashlib.sha256()
+        for _, start, length in _pieces(size, len(old)):
+            digest.update(old[start : start + length] or bytes(length))
+        digest.digest()
+        write()
+
+    def hash_old() -> None:
+        _hash(old)
+        write()
+
+    _together(hash_old, new)
+
+
+def apart(old: memoryview, size: int, fd: int) -> None:
+    """Three threads: hash the old file, hash the new one, write."""
+
+    def new() -> None:
+        digest = hashlib.sha256()
+        for _, start, length in _pieces(size, len(old)):
+            digest.update(old[start : start + length] or bytes(length))
+        digest.digest()
+
+    def write() -> None:
+        for at, start, length in _pieces(size, len(old)):
+            os.pwrite(fd, old[start : start + length] or bytes(length), at)
+
+    _together(lambda: _hash(old), new, write)
+
+
+WAYS: dict[str, Callable[[memoryview, int, int], None]] = {
+    "fused": fused,
+    "shared": shared,
+    "apart": apart,
+}
+
+
+def _hash(data: memoryview) -> None:
+    digest = hashlib.sha256()
+    for at in range(0, len(data), CHUNK):
+        digest.update(data[at : at + CHUNK])
+    digest.digest()
+
+
+def _together(*calls: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=call) for call in calls[1:]]
+    for thread in threads:
+        thread.start()
+    calls[0]()
+    for thread in threads:
+        thread.join()
+
+
+def main(old_path: str, new_size: str, out: str) -> None:
+    """Prints {way: [seconds, seconds with the sync]}."""
+    told: dict[str, list[float]] = {}
+    for name, way in WAYS.items():
+        began = time.perf_counter()
+        fd = os.open(old_path, os.O_RDONLY)
+        old_size = os.fstat(fd).st_size
+        mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ) if old_size else b""
+        made = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        way(memoryview(mapped), int(new_size), made)
+        written = time.perf_counter()
+        os.fsync(made)
+        told[name] = [written - began, time.perf_counter() - began]
+        os.close(made)
+        os.unlink(out)
+        os.close(fd)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
