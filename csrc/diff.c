@@ -142,7 +142,7 @@ static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, cons
         BSPI_TRY(bspi_file_parse(heap, new_, new_len, &diff->new_, fault));
     }
     BSPI_TRY(bspi_layout_pair(heap, &diff->old, &diff->new_, &content->layout, fault));
-    BSPI_TRY(bspi_find_fills(content, &diff->new_, fault));
+    BSPI_TRY(bspi_find_fills(content, &diff->old, &diff->new_, fault));
     BSPI_TRY(bspi_search_cover(content, &diff->old, &diff->new_, &diff->options, control, fault));
     BSPI_TRY(bspi_content_predictor(content, &diff->old, fault));
     BSPI_TRY(bspi_content_pages(content, &diff->old, read_new, &diff->new_, fault));

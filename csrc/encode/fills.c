@@ -1,4 +1,5 @@
-/* fills.c: the code signature's page hashes, recomputed from the new file. */
+/* fills.c: the code signature's page hashes and the hashes of its own blobs,
+ * recomputed from the new file. */
 #include "fills.h"
 
 #include <string.h>
@@ -11,9 +12,15 @@
 #define SUPERBLOB UINT32_C(0xfade0cc0)
 #define CODE_DIRECTORY UINT32_C(0xfade0c02)
 #define DIRECTORY_HEAD 44u
+#define MAX_BLOBS 64u
 
 static uint32_t load_be32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+static uint32_t signature_name(void) {
+    static const char name[] = "__LINKEDIT,code_signature";
+    return bspi_name_hash(name, sizeof name - 1);
 }
 
 static void hash_page(uint32_t hash, const uint8_t *data, size_t len, uint8_t *out) {
@@ -39,44 +46,104 @@ static bool holds(const bspi_fill *fill, const bspi_file *file) {
     return true;
 }
 
-static bool add_directory(bspi_content *content, const bspi_file *file, const bspi_image *image,
-                          uint64_t blob_off, uint64_t blob_len) {
+typedef struct signature {
+    bspi_content *content;
+    const bspi_file *file;
+    const bspi_file *old;
+    const bspi_image *image;
+    uint64_t off, len;
+    uint32_t count; /* of blobs */
+} signature;
+
+static bool add_fill(bspi_content *content, const bspi_fill *fill) {
+    if (!BSPI_ENSURE(content->fills, content->fill_count, content->fill_capacity, content->heap))
+        return false;
+    size_t at = content->fill_count++;
+    for (; at > 0 && content->fills[at - 1].new_off > fill->new_off; at--)
+        content->fills[at] = content->fills[at - 1];
+    content->fills[at] = *fill;
+    return true;
+}
+
+/* True when one of the old file's signatures has these bytes: copying them is
+ * cheaper than to say what they are hashes of. */
+static bool known_before(const bspi_file *old, const uint8_t *bytes, size_t len) {
+    uint32_t wanted = signature_name();
+    for (size_t i = 0; i < old->image_count; i++)
+        for (size_t j = 0; j < old->images[i].section_count; j++) {
+            const bspi_section *section = &old->images[i].sections[j];
+            if (section->name != wanted)
+                continue;
+            const uint8_t *at = old->data + section->file_off;
+            for (uint64_t left = section->file_size; left >= len; at++, left--)
+                if (*at == *bytes && memcmp(at, bytes, len) == 0)
+                    return true;
+        }
+    return false;
+}
+
+/* Slot -k of a code directory holds the hash of the signature's blob of type k:
+ * requirements, entitlements and the like.  (Those of files outside are no
+ * function of this one.) */
+static bool add_special_slots(const signature *s, const uint8_t *blob, uint64_t blob_off,
+                              uint64_t hash_off) {
+    uint32_t special = load_be32(blob + 24), hash = blob[37];
+    uint64_t hash_len = bspi_fill_hash_len(hash);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const uint8_t *entry = s->file->data + s->off + 12 + (uint64_t)i * 8;
+        uint32_t type = load_be32(entry), at = load_be32(entry + 4);
+        if (type == 0 || type > special || (uint64_t)type * hash_len > hash_off ||
+            !bspi_within(at, 8, s->len))
+            continue;
+        uint32_t length = load_be32(s->file->data + s->off + at + 4);
+        bspi_fill fill = {blob_off + hash_off - type * hash_len, s->off + at, length,
+                          BSPI_FILL_WHOLE, hash};
+        if (length == 0 || !bspi_within(at, length, s->len) ||
+            !bspi_fill_is_one_block(&fill) || !holds(&fill, s->file) ||
+            known_before(s->old, s->file->data + fill.new_off,
+                         (size_t)hash_len))
+            continue;
+        if (!add_fill(s->content, &fill))
+            return false;
+    }
+    return true;
+}
+
+static bool add_directory(const signature *s, uint64_t blob_off, uint64_t blob_len) {
     if (blob_len < DIRECTORY_HEAD)
         return true;
-    const uint8_t *blob = file->data + blob_off;
+    const bspi_image *image = s->image;
+    const uint8_t *blob = s->file->data + blob_off;
     uint32_t length = load_be32(blob + 4), hash_off = load_be32(blob + 16);
     uint32_t slots = load_be32(blob + 28);
     if (load_be32(blob) != CODE_DIRECTORY || length > blob_len)
         return true;
     bspi_fill fill = {blob_off + hash_off, image->file_off, load_be32(blob + 32), blob[39],
                       blob[37]};
-    if (fill.hash < BSPI_FILL_SHA1 || fill.hash > BSPI_FILL_SHA256_20 || fill.page_bits < 12 ||
-        fill.page_bits > 16 || blob[36] != bspi_fill_hash_len(fill.hash) || fill.data_len == 0 ||
+    if (fill.hash < BSPI_FILL_SHA1 || fill.hash > BSPI_FILL_SHA256_20 || hash_off > length ||
+        blob[36] != bspi_fill_hash_len(fill.hash))
+        return true;
+    if (!add_special_slots(s, blob, blob_off, hash_off))
+        return false;
+    if (fill.page_bits < 12 || fill.page_bits > 16 || fill.data_len == 0 ||
         fill.data_len > image->file_size || fill.data_off % (UINT64_C(1) << fill.page_bits) != 0)
         return true;
     uint64_t len = bspi_fill_len(&fill);
     if (len != slots * bspi_fill_hash_len(fill.hash) || !bspi_within(hash_off, len, length) ||
-        fill.data_off + fill.data_len > blob_off || !holds(&fill, file))
+        fill.data_off + fill.data_len > blob_off || !holds(&fill, s->file))
         return true;
-    if (!BSPI_ENSURE(content->fills, content->fill_count, content->fill_capacity, content->heap))
-        return false;
-    size_t at = content->fill_count++;
-    for (; at > 0 && content->fills[at - 1].new_off > fill.new_off; at--)
-        content->fills[at] = content->fills[at - 1];
-    content->fills[at] = fill;
-    return true;
+    return add_fill(s->content, &fill);
 }
 
-static bool add_signature(bspi_content *content, const bspi_file *file, const bspi_image *image,
-                          uint64_t off, uint64_t len) {
-    if (len < 12 || load_be32(file->data + off) != SUPERBLOB)
+static bool add_signature(signature *s) {
+    if (s->len < 12 || load_be32(s->file->data + s->off) != SUPERBLOB)
         return true;
-    uint32_t count = load_be32(file->data + off + 8);
-    if (count > 64 || count > (len - 12) / 8)
+    s->count = load_be32(s->file->data + s->off + 8);
+    if (s->count > MAX_BLOBS || s->count > (s->len - 12) / 8)
         return true;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t blob = load_be32(file->data + off + 12 + (uint64_t)i * 8 + 4);
-        if (blob < len && !add_directory(content, file, image, off + blob, len - blob))
+    for (uint32_t i = 0; i < s->count; i++) {
+        uint32_t blob = load_be32(s->file->data + s->off + 12 + (uint64_t)i * 8 + 4);
+        if (blob < s->len && !add_directory(s, s->off + blob, s->len - blob))
             return false;
     }
     return true;
@@ -107,15 +174,15 @@ static void drop_conflicts(bspi_content *content) {
     }
 }
 
-bsp_status bspi_find_fills(bspi_content *content, const bspi_file *new_, bsp_fault *fault) {
-    static const char name[] = "__LINKEDIT,code_signature";
-    uint32_t wanted = bspi_name_hash(name, sizeof name - 1);
+bsp_status bspi_find_fills(bspi_content *content, const bspi_file *old, const bspi_file *new_,
+                           bsp_fault *fault) {
+    uint32_t wanted = signature_name();
     for (size_t i = 0; i < new_->image_count; i++) {
         const bspi_image *image = &new_->images[i];
         for (size_t j = 0; j < image->section_count; j++) {
             const bspi_section *section = &image->sections[j];
-            if (section->name == wanted &&
-                !add_signature(content, new_, image, section->file_off, section->file_size))
+            signature found = {content, new_, old, image, section->file_off, section->file_size, 0};
+            if (section->name == wanted && !add_signature(&found))
                 return bspi_nomem(content->heap, fault, "fills");
         }
     }

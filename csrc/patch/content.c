@@ -36,6 +36,13 @@ uint64_t bspi_fill_len(const bspi_fill *fill) {
     return (fill->data_len / page + (fill->data_len % page != 0)) * bspi_fill_hash_len(fill->hash);
 }
 
+bool bspi_fill_is_one_block(const bspi_fill *fill) {
+    return fill->data_len != 0 &&
+           fill->data_off >> BSPI_FILL_BLOCK_BITS ==
+               (fill->data_off + (fill->data_len - 1)) >> BSPI_FILL_BLOCK_BITS &&
+           fill->data_len <= UINT64_C(1) << BSPI_FILL_BLOCK_BITS;
+}
+
 bsp_status bspi_content_predictor(bspi_content *content, const bspi_file *old, bsp_fault *fault) {
     BSPI_TRY(bspi_predictor_init(&content->predictor, content->heap, old, &content->layout,
                                  content->cover.items, content->cover.count, fault));

@@ -33,9 +33,14 @@ typedef struct bspi_fill {
     uint64_t new_off; /* where the hashes stand */
     uint64_t data_off;
     uint64_t data_len;
-    uint32_t page_bits; /* log2 of the page size, 12 to 16 */
+    uint32_t page_bits; /* log2 of the page size, 12 to 16; or BSPI_FILL_WHOLE */
     uint32_t hash;      /* bspi_fill_hash */
 } bspi_fill;
+
+/* One hash of all the data, which need not begin at a page but lies within one
+ * aligned block of 2^16 bytes, so that a window has all or nothing of it. */
+#define BSPI_FILL_WHOLE 17u
+#define BSPI_FILL_BLOCK_BITS 16u
 
 /* Fills of one patch, and how often over they may hash the new file: a few bytes
  * of a hostile patch could else ask for hours of hashing. */
@@ -75,6 +80,8 @@ void bspi_content_free(bspi_content *content);
 uint64_t bspi_fill_hash_len(uint32_t hash);
 /* Bytes that the fill's hashes take. */
 uint64_t bspi_fill_len(const bspi_fill *fill);
+/* True when the data lies within one aligned block. */
+bool bspi_fill_is_one_block(const bspi_fill *fill);
 
 /* Builds the predictor from old, layout and cover (no overrides yet). */
 bsp_status bspi_content_predictor(bspi_content *content, const bspi_file *old, bsp_fault *fault);

@@ -202,10 +202,15 @@ static void transfer_images(bspi_column *column, bspi_content *content, const bs
 }
 
 static bool sound_fill(const bspi_content *content, const bspi_fill *fill, uint64_t end) {
-    if (fill->page_bits < 12 || fill->page_bits > 16 || fill->hash < BSPI_FILL_SHA1 ||
-        fill->hash > BSPI_FILL_SHA256_20 || fill->data_len == 0 || fill->new_off < end ||
-        fill->data_off % (UINT64_C(1) << fill->page_bits) != 0 ||
-        !bspi_within(fill->data_off, fill->data_len, content->new_size))
+    if (fill->page_bits < 12 || fill->page_bits > BSPI_FILL_WHOLE ||
+        fill->hash < BSPI_FILL_SHA1 || fill->hash > BSPI_FILL_SHA256_20 || fill->data_len == 0 ||
+        fill->new_off < end)
+        return false;
+    if (fill->page_bits == BSPI_FILL_WHOLE
+            ? !bspi_fill_is_one_block(fill)
+            : fill->data_off % (UINT64_C(1) << fill->page_bits) != 0)
+        return false;
+    if (!bspi_within(fill->data_off, fill->data_len, content->new_size))
         return false;
     return bspi_within(fill->new_off, bspi_fill_len(fill), content->new_size);
 }

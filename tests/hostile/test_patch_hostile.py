@@ -242,7 +242,12 @@ def fill_cases() -> Iterator[Case]:
             return t.case(f"fills: {name}", forged, place)
 
         yield put("hash 0", [(0, 12, 0, page, 100)])
-        yield put("page of 2^17", [(1, 17, 0, 0, 100)])
+        yield put("page of 2^18", [(1, 18, 0, 0, 100)])
+        yield put("whole, over a block's end", [(1, 17, 0, 65530, 100)])
+        yield put("whole, beyond the file", [(1, 17, 0, new - 50, 51)])
+        yield put("whole, no data", [(1, 17, 0, 50, 0)])
+        yield put("whole, data that wraps", [(1, 17, 0, (1 << 64) - 50, 100)])
+        yield put("whole, hashes itself", [(1, 17, 0, 19, 100)], "fills.data_off")
         yield put("page of 2^60", [(1, 60, 0, 0, 100)])
         yield put("unaligned data", [(1, 12, 0, 1, 100)])
         yield put("no data", [(1, 12, 0, page, 0)])

@@ -12,6 +12,7 @@ from tests.reference.images import Image, Section
 from tests.reference.images.model import MACHO
 
 HASH_LEN = {1: 20, 2: 32, 3: 20}
+WHOLE = 17  # page_bits of a fill that is one hash
 MOST_SECTIONS, MOST_FILLS = 1 << 20, 512
 
 
@@ -63,6 +64,13 @@ class Fill:
     page_bits: int
     data_off: int
     data_len: int
+
+    @property
+    def placed(self) -> bool:
+        """Whether the data begins and ends where it may."""
+        if self.page_bits == WHOLE:
+            return self.data_off >> 16 == (self.data_off + self.data_len - 1) >> 16
+        return self.data_off % (1 << self.page_bits) == 0
 
     @property
     def length(self) -> int:
@@ -151,8 +159,8 @@ def _read_fills(column: Column, new_size: int) -> list[Fill]:
         form = column.u64(47)
         new_off = end + column.s64(43)
         fill = Fill(new_off, form & 3, (form >> 2) + 12, column.u64(43), column.u64(44))
-        sound = fill.hash in HASH_LEN and fill.page_bits <= 16 and fill.data_len > 0
-        if not sound or fill.data_off % (1 << fill.page_bits) or fill.new_off < end:
+        sound = fill.hash in HASH_LEN and fill.page_bits <= WHOLE and fill.data_len > 0
+        if not sound or not fill.placed or fill.new_off < end:
             raise Broken("fill")
         end = fill.new_off + fill.length
         if end > new_size or fill.data_off + fill.data_len > new_size:
