@@ -51,6 +51,8 @@ typedef struct fuzz_parts {
     size_t old_len;
 } fuzz_parts;
 bool fuzz_split(const uint8_t *data, size_t size, fuzz_parts *parts);
+/* The patch that has these streams, all plain; `patch` is empty and has its heap. */
+void fuzz_join(const fuzz_parts *parts, bspi_buffer *patch);
 
 /* Applies `patch` to `old` as a caller would, twice with different windows,
  * which must agree; streams of generic codecs are provided as their coded bytes

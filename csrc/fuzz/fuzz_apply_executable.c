@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "../common/bytes.h"
-#include "../patch/container.h"
 #include "fuzz.h"
 
 FUZZ_TARGET(apply_executable) {
@@ -15,25 +14,11 @@ FUZZ_TARGET(apply_executable) {
     bspi_heap heap;
     bspi_heap_init(&heap, 0);
     bspi_buffer patch = {.heap = &heap};
-    bspi_container container;
-    memset(&container, 0, sizeof container);
-    container.version = BSP_FORMAT_VERSION;
-    container.old_size = streams.old_len;
-    container.new_size = streams.new_size;
-    for (uint32_t i = 0; i < FUZZ_STREAMS; i++) {
-        if (streams.len[i] == 0)
-            continue;
-        bspi_stream_entry *entry = &container.streams[container.stream_count++];
-        entry->id = i + 1;
-        entry->codec = BSP_CODEC_PLAIN;
-        entry->plain_len = entry->encoded_len = streams.len[i];
-        entry->encoded = streams.bytes[i];
-    }
-    CHECK(bspi_container_write(&container, &patch));
+    fuzz_join(&streams, &patch);
     uint8_t *made;
     size_t made_len;
-    if (fuzz_apply_patch(patch.data, patch.len, streams.old, streams.old_len, FUZZ_MAX_FILE, &made,
-                   &made_len) == BSP_OK) {
+    if (fuzz_apply_patch(patch.data, patch.len, streams.old, streams.old_len, FUZZ_MAX_FILE,
+                         &made, &made_len) == BSP_OK) {
         CHECK(made_len == streams.new_size);
         free(made);
     }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../common/bytes.h"
+#include "../patch/container.h"
 #include "fuzz.h"
 
 bool fuzz_split(const uint8_t *data, size_t size, fuzz_parts *parts) {
@@ -19,6 +20,24 @@ bool fuzz_split(const uint8_t *data, size_t size, fuzz_parts *parts) {
     parts->old = data + at;
     parts->old_len = size - at;
     return true;
+}
+
+void fuzz_join(const fuzz_parts *parts, bspi_buffer *patch) {
+    bspi_container container;
+    memset(&container, 0, sizeof container);
+    container.version = BSP_FORMAT_VERSION;
+    container.old_size = parts->old_len;
+    container.new_size = parts->new_size;
+    for (uint32_t i = 0; i < FUZZ_STREAMS; i++) {
+        if (parts->len[i] == 0)
+            continue;
+        bspi_stream_entry *entry = &container.streams[container.stream_count++];
+        entry->id = i + 1;
+        entry->codec = BSP_CODEC_PLAIN;
+        entry->plain_len = entry->encoded_len = parts->len[i];
+        entry->encoded = parts->bytes[i];
+    }
+    CHECK(bspi_container_write(&container, patch));
 }
 
 /* --- applying --- */

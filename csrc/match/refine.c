@@ -36,13 +36,6 @@ typedef struct {
     bool has_before, has_after;
 } gap;
 
-static uint64_t agreeing(const uint8_t *a, const uint8_t *b, uint64_t len) {
-    uint64_t count = 0;
-    for (uint64_t i = 0; i < len; i++)
-        count += a[i] == b[i];
-    return count;
-}
-
 static gap gap_before(const refinement *r, size_t i) {
     const bspi_cover *items = r->cover->items;
     gap g;
@@ -186,8 +179,8 @@ bsp_status bspi_refine_gaps(bspi_heap *heap, const uint8_t *old, uint64_t old_si
     return status == BSP_OK ? BSP_OK : bspi_nomem(heap, fault, "refine.cover");
 }
 
-/* Where two neighbours touch (or one diagonal could have gone on into the
- * other's bytes), the border moves to the split with the most agreement. */
+/* Where two neighbours touch, the border moves to the split with the most
+ * agreement.  Only to the left: the left one went on as far as it agreed. */
 static void settle_border(const uint8_t *old, const uint8_t *new_, bspi_cover *left,
                           bspi_cover *right) {
     if (left->new_off + left->len != right->new_off)
@@ -206,8 +199,6 @@ static void settle_border(const uint8_t *old, const uint8_t *new_, bspi_cover *l
             best_shift = -(int64_t)i;
         }
     }
-    score = 0;
-    (void)agreeing;
     if (best_shift < 0) {
         uint64_t i = (uint64_t)-best_shift;
         left->len -= i;

@@ -123,6 +123,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         parts = plain_parts(old, new)
         yield "streams", parts
         yield "apply_executable", parts
+        yield "explain", parts
         for patch in patches(old, new):
             yield "patch_reader", patch
             yield "apply", struct.pack("<H", len(old)) + old + patch
