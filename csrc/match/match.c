@@ -12,6 +12,13 @@
 #define CHAIN_LIMIT 24u
 /* An exact run this long ends the search for a better one. */
 #define GOOD_ENOUGH 4096u
+/* A run is followed at most so far beyond its piece.  Where it goes on, the pieces there
+ * find it again; without a bound each of them would read it to its end. */
+#define BEYOND (4 * PIECE)
+/* Within a budget, the share of the free memory that the index may take, as a divisor,
+ * and the widest stride that is tried to make it fit. */
+#define INDEX_SHARE 2u
+#define MOST_STRIDE 65536u
 
 typedef struct {
     bspi_heap *heap;
@@ -35,8 +42,8 @@ static uint64_t distance(uint64_t a, uint64_t b) {
 }
 
 static void consider(const search *s, uint64_t at, uint64_t old_off, uint64_t floor,
-                     uint64_t expected, candidate *best) {
-    uint64_t room = BSPI_MIN(s->old_size - old_off, s->new_size - at);
+                     uint64_t limit, uint64_t expected, candidate *best) {
+    uint64_t room = BSPI_MIN(s->old_size - old_off, limit - at);
     uint64_t after = bspi_common_prefix(s->old + old_off, s->new_ + at, room);
     if (after < s->index->window)
         return;
@@ -60,6 +67,7 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cov
     const bspi_seed_index *index = s->index;
     unsigned window = index->window;
     uint64_t at = begin, floor = begin, poll = begin;
+    uint64_t limit = s->new_size - end < BEYOND ? s->new_size : end + BEYOND;
     uint64_t shift = 0; /* old - new of the previous entry, modulo 2^64 */
     while (at < end && s->new_size - at >= window) {
         if (at - poll > 65536) {
@@ -70,13 +78,13 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cov
         candidate best = {0, 0, 0};
         uint64_t expected = at + shift;
         if (expected < s->old_size && s->old_size - expected >= window)
-            consider(s, at, expected, floor, expected, &best);
+            consider(s, at, expected, floor, limit, expected, &best);
         if (best.before + best.after < GOOD_ENOUGH) {
             uint64_t hash = bspi_seed_hash(s->new_ + at, window);
             uint32_t entry = index->heads[hash >> (64 - index->bits)];
             for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
                 uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
-                consider(s, at, old_off, floor, expected, &best);
+                consider(s, at, old_off, floor, limit, expected, &best);
                 if (best.before + best.after >= GOOD_ENOUGH)
                     break;
                 entry = index->next[entry - 1];
@@ -93,7 +101,7 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cov
         old_off -= back;
         new_off -= back;
         len += back;
-        uint64_t room = BSPI_MIN(s->old_size - old_off, s->new_size - new_off) - len;
+        uint64_t room = BSPI_MIN(s->old_size - old_off, limit - new_off) - len;
         len += bspi_extend_forward(s->old + old_off + len, s->new_ + new_off + len, room);
         if (is_filler(s->new_ + new_off, len)) {
             at = new_off + len; /* cheaper to tell than to point at */
@@ -149,6 +157,21 @@ static bool join(bspi_cover_list *found, size_t pieces, bspi_cover_list *cover) 
     return true;
 }
 
+/* The stride to index the old file with: the wanted one, or a wider one when a budget or
+ * the 32 bits of an entry's number ask for it.  A wider one finds longer runs only. */
+static unsigned affordable(const bspi_heap *heap, uint64_t old_size, unsigned window,
+                           unsigned stride) {
+    uint64_t in_use = __atomic_load_n(&heap->in_use, __ATOMIC_RELAXED);
+    uint64_t room = UINT64_MAX;
+    if (heap->budget != 0)
+        room = heap->budget > in_use ? (heap->budget - in_use) / INDEX_SHARE : 0;
+    while (stride < MOST_STRIDE &&
+           (bspi_seed_index_bytes(old_size, window, stride) > room ||
+            old_size / stride >= UINT32_MAX - 1))
+        stride *= 2;
+    return stride;
+}
+
 bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, const uint8_t *new_,
                       uint64_t new_size, const bspi_match_options *options, bsp_control *control,
                       bspi_cover_list *cover, bsp_fault *fault) {
@@ -162,8 +185,9 @@ bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, co
         return bspi_nomem(heap, fault, "match.pieces");
     for (size_t piece = 0; piece < pieces; piece++)
         found[piece].heap = heap;
-    if (!bspi_seed_index_build(&index, heap, old, 0, old_size, efforts[effort].window,
-                               efforts[effort].stride)) {
+    unsigned window = efforts[effort].window;
+    unsigned stride = affordable(heap, old_size, window, efforts[effort].stride);
+    if (!bspi_seed_index_build(&index, heap, old, 0, old_size, window, stride)) {
         status = bspi_nomem(heap, fault, "match.index");
         goto out;
     }

@@ -49,6 +49,8 @@ typedef struct bspi_seed_index {
 
 bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_t *old,
                            uint64_t begin, uint64_t end, unsigned window, unsigned stride);
+/* The bytes that indexing `span` bytes takes. */
+uint64_t bspi_seed_index_bytes(uint64_t span, unsigned window, unsigned stride);
 void bspi_seed_index_free(bspi_seed_index *index);
 uint64_t bspi_seed_hash(const uint8_t *bytes, unsigned window);
 

@@ -20,6 +20,24 @@ uint64_t bspi_seed_hash(const uint8_t *bytes, unsigned window) {
     return hash ^ hash >> 32;
 }
 
+static uint64_t entries(uint64_t span, unsigned window, unsigned stride) {
+    uint64_t count = span >= window ? (span - window) / stride + 1 : 0;
+    /* What lies behind the last entry is found by extension only. */
+    return count >= UINT32_MAX ? UINT32_MAX - 1 : count;
+}
+
+static unsigned head_bits(uint64_t count) {
+    unsigned bits = 4;
+    while (bits < 30 && (UINT64_C(1) << bits) < count + count / 4)
+        bits++;
+    return bits;
+}
+
+uint64_t bspi_seed_index_bytes(uint64_t span, unsigned window, unsigned stride) {
+    uint64_t count = entries(span, window, stride);
+    return ((UINT64_C(1) << head_bits(count)) + count + 1) * sizeof(uint32_t);
+}
+
 bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_t *old,
                            uint64_t begin, uint64_t end, unsigned window, unsigned stride) {
     index->heap = heap;
@@ -31,13 +49,8 @@ bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_
     index->heads = NULL;
     index->next = NULL;
     index->entry_count = 0;
-    uint64_t span = end > begin ? end - begin : 0;
-    uint64_t count = span >= window ? (span - window) / stride + 1 : 0;
-    if (count >= UINT32_MAX)
-        count = UINT32_MAX - 1; /* what lies behind is found by extension only */
-    index->bits = 4;
-    while (index->bits < 30 && (UINT64_C(1) << index->bits) < count + count / 4)
-        index->bits++;
+    uint64_t count = entries(end > begin ? end - begin : 0, window, stride);
+    index->bits = head_bits(count);
     index->heads = bspi_alloc(heap, (size_t)1 << index->bits, sizeof *index->heads, true);
     index->next = bspi_alloc(heap, (size_t)count + 1, sizeof *index->next, false);
     if (index->heads == NULL || index->next == NULL) {

@@ -32,6 +32,8 @@ class Limits:
     max_zstd_window_log: int = 27
     #: what the core may allocate to apply one patch; 0 for no limit
     memory_budget: int = 4 * GIB
+    #: smallest memory budget for making patches: the interpreter takes more than less could save
+    least_memory: int = 32 * MIB
     #: bytes of the new file made at a time by one thread, a multiple of 64 KiB
     window_size: int = 1 * MIB
     #: threads for one operation, whatever --jobs says
@@ -93,6 +95,10 @@ class Limits:
     max_history: int = 10_000
     #: starts that a new generation gets to prove itself
     trial_starts: int = 3
+    #: starts of a trial that may end early for other reasons without being counted
+    trial_blips: int = 10
+    #: improvements that are remembered as not wanted; the oldest go first
+    max_bars: int = 256
     #: free space that must remain on the disk after staging
     reserve_space: int = 64 * MIB
     #: seconds to wait for another process to leave the store; 0 means not at all
@@ -108,6 +114,9 @@ class Limits:
     max_root_rotations: int = 256
     #: delegated roles visited for one target
     max_delegations: int = 32
+    #: bytes of a device's ticket beside its envelope, and updates that one names
+    max_ticket: int = 64 * KIB
+    max_ticket_updates: int = 1024
     #: seconds for a connection and for a pause within a transfer
     connect_timeout: float = 15.0
     read_timeout: float = 30.0
@@ -115,6 +124,11 @@ class Limits:
     min_rate: int = 1 * KIB
     #: seconds a health check may take
     health_timeout: float = 60.0
+    #: health checks of one update or device, and the most seconds that one may ask for
+    max_health_checks: int = 64
+    max_health_seconds: int = 3600
+    #: bytes of a health command's output that are kept
+    max_health_output: int = 16 * KIB
 
     # --- interoperation ---
     #: largest file that a bsdiff patch may read or make (bsdiff4 works in memory)

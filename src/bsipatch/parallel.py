@@ -108,12 +108,14 @@ def each(
     *,
     done: Callable[[int], None] | None = None,
     tick: Callable[[], None] | None = None,
+    cancel: Callable[[], None] | None = None,
 ) -> None:
     """Runs task(0) to task(count - 1), begun in order, on `jobs` threads.
 
     `done(index)` is called here for each finished task, in ascending order, while
     others still run.  The exception of the lowest failing index is raised once no
-    task runs any more; what had not begun by then never does.
+    task runs any more; what had not begun by then never does.  `cancel` is called,
+    before the wait for what runs, when this call is about to end with an exception.
     """
     changed = threading.Condition()
     finished: set[int] = set()
@@ -141,6 +143,7 @@ def each(
                 changed.notify()
 
     workers: list[Worker] = []
+    ended = False
     try:
         for number in range(min(jobs, count)):
             workers.append(Worker(work, str(number)))
@@ -164,8 +167,11 @@ def each(
             finished.discard(index)
             if done is not None:
                 done(index)
+        ended = not raised
     finally:
         stopped = True
+        if cancel is not None and not ended:
+            cancel()
         for worker in workers:
             worker.finish()
     if raised:

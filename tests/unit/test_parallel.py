@@ -87,3 +87,23 @@ def test_job_count() -> None:
     assert job_count(None, 1000) >= 1
     assert job_count(0, 10) == 1
     assert job_count(99, 10) == 10
+
+
+def test_what_runs_is_told_to_end_before_it_is_waited_for() -> None:
+    ended = threading.Event()
+    told = []
+
+    def cancel() -> None:
+        told.append(1)
+        ended.set()
+
+    def task(index: int) -> None:
+        if index == 1:
+            raise ValueError("the cause")
+        assert ended.wait(10), "nobody told it to end"
+
+    with pytest.raises(ValueError, match="the cause"):
+        each(2, 2, task, cancel=cancel)
+    assert told == [1]
+    each(2, 2, lambda index: None, cancel=cancel)
+    assert told == [1]  # not at a good end

@@ -27,7 +27,26 @@ VARIABLE = "BSIPATCH_CONFIG"
 
 #: option -> commands that have it; what may stand at the top of the file
 SHARED: Mapping[str, tuple[str, ...]] = {
-    "store": ("init", "apply", "revert", "status", "history", "check-store", "gc"),
+    "store": (
+        "init",
+        "apply",
+        "revert",
+        "status",
+        "history",
+        "check-store",
+        "gc",
+        "auto",
+        "policy",
+        "log",
+        "telemetry",
+        "follow",
+        "check",
+        "fetch",
+        "install",
+        "why-not",
+        "adopt",
+        "ticket",
+    ),
     "jobs": ("diff", "patch", "convert", "build", "verify", "init", "apply", "check-store"),
     "profile": ("diff", "convert", "build"),
     "trust": ("verify", "init"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 import threading
 import time
@@ -24,6 +23,8 @@ _INTERVAL = 0.1
 def emit(json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Prints `facts` as one JSON object, or `lines` as they are."""
     if json:
+        import json as json_module
+
         print(json_module.dumps({"ok": True, **facts}, sort_keys=True, ensure_ascii=False))
         return
     for line in lines:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import _output, _passphrase, _signals
-from ._options import Jobs, Json, Profile, ProfileOption
+from ._options import Jobs, Json, Memory, Profile, ProfileOption
 
 _SHOWN = 10
 
@@ -41,6 +41,7 @@ def command(
     passphrase_file: _passphrase.File = None,
     profile: ProfileOption = Profile.max,
     jobs: Jobs = None,
+    memory: Memory = None,
     json: Json = False,
 ) -> None:
     """Build and sign the update that turns one tree into another.
@@ -69,6 +70,7 @@ def command(
             baseline=baseline,
             profile=profile.value,
             jobs=jobs,
+            memory=memory or 0,
             progress=_signals.stopping(bar, stop),
         )
     from .inspect import describe
@@ -85,6 +87,7 @@ def command(
         "key_ids": list(report.key_ids),
         "seconds": {name: round(value, 3) for name, value in report.seconds.items()},
         "warnings": list(report.warnings),
+        "short_of_memory": {made.paths[0]: made.way for made in report.files if made.way},
         **describe(manifest),
     }
     rows = [
@@ -102,5 +105,11 @@ def command(
         )
     if len(report.files) > _SHOWN:
         lines.append(f"  and {len(report.files) - _SHOWN} more; --json lists all")
+    short = [made for made in report.files if made.way]
+    if short:
+        lines.append(
+            f"note: for want of memory {len(short)} of {len(report.files)} payloads were made "
+            f"with less effort, such as {short[0].paths[0]} ({short[0].way})"
+        )
     lines += [f"warning: {text}" for text in report.warnings]
     _output.emit(json, facts, lines)

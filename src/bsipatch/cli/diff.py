@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UsageError
 from . import _output, _signals
-from ._options import Jobs, Json, Profile, ProfileOption
+from ._options import Jobs, Json, Memory, Profile, ProfileOption
+
+_NO_BOUND = "bsdiff4 takes about 17 times the old file's size; only our own format can be bounded."
 
 
 class Format(StrEnum):
@@ -30,6 +33,7 @@ def command(
         Format, typer.Option("--format", help="bsdiff4 writes BSDIFF40 (needs bsdiff4).")
     ] = Format.bsipatch,
     jobs: Jobs = None,
+    memory: Memory = None,
     json: Json = False,
 ) -> None:
     """Make the patch that turns OLD into NEW.
@@ -41,8 +45,12 @@ def command(
       bsipatch diff old.dylib new.dylib -o patch
 
       bsipatch diff old.dylib new.dylib -o patch --profile fast --jobs 4
+
+      bsipatch diff old.cache new.cache -o patch --memory 512M
     """
     if format is Format.bsdiff4:
+        if memory is not None:
+            raise UsageError("--memory with --format bsdiff4", hint=_NO_BOUND)
         from ..interop import make_bsdiff_file
 
         facts: dict[str, Any] = {
@@ -62,10 +70,12 @@ def command(
                 profile=profile.value,
                 jobs=jobs,
                 progress=_signals.stopping(bar, stop),
+                memory_budget=memory or 0,
             )
         facts = {
             "format": format.value,
-            "profile": profile.value,
+            "profile": made.profile,
+            "raw": made.raw,
             "old_size": made.old_size,
             "new_size": made.new_size,
             "patch_size": made.patch_size,
@@ -83,4 +93,7 @@ def command(
             ("Time", _output.seconds(facts["seconds"]) if "seconds" in facts else ""),
         ]
     )
+    if facts.get("profile", profile.value) != profile.value or facts.get("raw"):
+        way = "the bytes alone" if facts["raw"] else f"profile {facts['profile']}"
+        lines.append(f"note: made with {way}, for want of memory; --memory allows more")
     _output.emit(json, {"patch": str(out), **facts}, lines)

@@ -1,8 +1,9 @@
-"""Making a patch, and proving that it applies before anyone sees it."""
+"""Making a patch within a memory budget, and proving that it applies before anyone sees it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,26 @@ from bsipatch import limits as _limits
 from bsipatch.delta._apply import prepare, rebuild
 from bsipatch.delta._results import DiffResult, Profile, Progress
 from bsipatch.delta._support import Hashing, length_of, ticker
-from bsipatch.errors import FormatError, InternalError, MismatchError, UsageError
+from bsipatch.errors import (
+    FormatError,
+    InternalError,
+    LimitError,
+    MemoryLimitError,
+    MismatchError,
+    OutOfMemoryError,
+    UsageError,
+)
 from bsipatch.limits import Limits
 from bsipatch.output import MappedFile, OutputFile
 from bsipatch.parallel import job_count, watch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from bsipatch.delta._budget import Way
+
+#: bytes of both files together, up to which every way is tried
+_SMALL = 2 << 20
 
 
 def diff(
@@ -35,7 +49,9 @@ def diff(
     """Writes the patch that turns `old` into `new`.
 
     jobs: threads, None for one a processor; never changes the result.
-    memory_budget: bytes the core may allocate, 0 for no limit.
+    memory_budget: bytes that making the patch may allocate, 0 for no limit; mapped files do not
+    count.  A small one makes patches later and larger (see _budget), and is refused only when
+    what the patch must say does not fit.  Verifying takes what applying the patch takes.
     raw: look at both files as bytes without structure.
 
     Raises: NotFoundError, SystemCallError, NoSpaceError, LimitError, MemoryLimitError,
@@ -79,48 +95,29 @@ def _diff(
     raw: bool,
     limits: Limits,
 ) -> tuple[bytes, DiffResult]:
-    from bsipatch._core import Control, Diff
-    from bsipatch.delta._codecs import code_streams
+    from bsipatch.delta._budget import ways
 
     started = time.monotonic()
     threads = job_count(jobs, limits.max_jobs)
     try:
-        level = Profile(profile).value
+        wanted = Profile(profile)
     except ValueError:
         raise UsageError("profile", expected=" or ".join(Profile), found=str(profile)) from None
-    control = Control()
     with Hashing(old) as old_hash, Hashing(new) as new_hash:
-        # Handed over through a list, so that an interrupted wait still finds it.
-        handles: list[Diff] = []
-        try:
-            watch(
-                lambda: handles.append(
-                    Diff(
-                        old,
-                        new,
-                        profile=level,
-                        jobs=threads,
-                        memory_budget=memory_budget,
-                        raw=raw,
-                        control=control,
-                    )
-                ),
-                cancel=control.cancel,
-                tick=ticker(progress, control),
-            )
-            old_digest, new_digest = old_hash.result(), new_hash.result()
-            made = code_streams(
-                handles[0],
-                level,
-                old_digest[:8],
-                new_digest[:8],
-                jobs=threads,
-                tick=ticker(progress, control),
-            )
-        finally:
-            for handle in handles:
-                handle.close()
-    plain_bytes, peak = _verify(made, old, new, threads, progress)
+
+        def checks() -> tuple[bytes, bytes]:
+            return old_hash.result()[:8], new_hash.result()[:8]
+
+        made, way = _cheapest_needed(
+            ways(wanted, raw, threads, memory_budget), old, new, memory_budget, progress, checks
+        )
+        plain = replace(way, raw=True)
+        if wanted is Profile.MAX and not way.raw and _plain_may_win(made, old, new):
+            other = _make(old, new, plain, memory_budget, progress, checks)
+            if len(other) < len(made):
+                made, way = other, plain
+        old_digest, new_digest = old_hash.result(), new_hash.result()
+    plain_bytes, peak = _verify(made, old, new, way.jobs, progress)
     return made, DiffResult(
         old_size=length_of(old),
         new_size=length_of(new),
@@ -130,7 +127,85 @@ def _diff(
         plain_bytes=plain_bytes,
         peak_memory=peak,
         seconds=time.monotonic() - started,
+        profile=way.profile.value,
+        raw=way.raw,
     )
+
+
+def _plain_may_win(made: bytes, old: Buffer, new: Buffer) -> bool:
+    """Whether to try both files as bytes without structure too.
+
+    On no public pair of executables does that give less; where it costs next to nothing, or where
+    little was found in common, it is tried all the same.
+    """
+    size = length_of(new)
+    return size + length_of(old) <= _SMALL or len(made) > size // 2
+
+
+def _cheapest_needed(
+    possible: Iterable[Way],
+    old: Buffer,
+    new: Buffer,
+    budget: int,
+    progress: Progress | None,
+    checks: Callable[[], tuple[bytes, bytes]],
+) -> tuple[bytes, Way]:
+    """The patch, made in the first way that the budget allows, and that way."""
+    refusal: LimitError | None = None
+    for way in possible:
+        try:
+            return _make(old, new, way, budget, progress, checks), way
+        except (MemoryLimitError, OutOfMemoryError) as error:
+            # What the system refuses, without a budget, is the caller's to hear at once.
+            if not budget:
+                raise
+            refusal = error
+    raise MemoryLimitError(
+        "what the patch must say does not fit",
+        expected=budget,
+        hint="Allow more memory for making this patch, or send the file whole.",
+    ) from refusal
+
+
+def _make(
+    old: Buffer,
+    new: Buffer,
+    way: Way,
+    budget: int,
+    progress: Progress | None,
+    checks: Callable[[], tuple[bytes, bytes]],
+) -> bytes:
+    """The patch's bytes, made in one way. Raises MemoryLimitError, OutOfMemoryError."""
+    from bsipatch._core import Control, Diff
+    from bsipatch.delta._budget import coding
+    from bsipatch.delta._codecs import code_streams
+
+    control = Control()
+    # Handed over through a list, so that an interrupted wait still finds it.
+    handles: list[Diff] = []
+    try:
+        watch(
+            lambda: handles.append(
+                Diff(
+                    old,
+                    new,
+                    profile=way.profile.value,
+                    jobs=way.jobs,
+                    memory_budget=budget,
+                    raw=way.raw,
+                    control=control,
+                )
+            ),
+            cancel=control.cancel,
+            tick=ticker(progress, control),
+        )
+        effort, jobs = coding(handles[0].streams(), way.profile, way.jobs, budget)
+        return code_streams(
+            handles[0], effort, *checks(), jobs=jobs, tick=ticker(progress, control)
+        )
+    finally:
+        for handle in handles:
+            handle.close()
 
 
 def _verify(

@@ -56,6 +56,8 @@ class DiffResult:
     plain_bytes: int  #: exact sum of the decoded streams, for Limits.max_plain
     peak_memory: int  #: bytes that applying it took beside the window buffers
     seconds: float
+    profile: str = ""  #: what the patch was made with: a memory budget may ask for less than wanted
+    raw: bool = False  #: made without looking for structure: asked for, or for want of memory
 
     @property
     def ratio(self) -> float:

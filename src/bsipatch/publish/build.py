@@ -15,34 +15,24 @@ import msgspec
 from bsipatch import delta, package, trust
 from bsipatch import manifest as manifests
 from bsipatch.errors import InternalError, PublishError, SignatureError, UsageError, from_os_error
-from bsipatch.limits import DEFAULT, MIB, Limits
+from bsipatch.limits import DEFAULT, Limits
 from bsipatch.manifest import Action, Baseline, Manifest, Payload, StacksOn, written_bytes
 from bsipatch.output import OutputFile
-from bsipatch.parallel import each, job_count
+from bsipatch.parallel import job_count
 from bsipatch.publish import platform
-from bsipatch.publish.payloads import Made, make
-from bsipatch.publish.plan import Job, plan
+from bsipatch.publish.payloads import Made, Share, expected_memory, make
+from bsipatch.publish.plan import Job, Plan, plan
 from bsipatch.publish.release import Release
+from bsipatch.publish.schedule import Task, memory_bound, run
+from bsipatch.publish.similarity import Finder
 from bsipatch.tree import Tree, compare, frameworks, walk
 
 __all__ = ["BuildProgress", "BuildReport", "FileReport", "build"]
 
-#: called with phase ("walk", "diff", "write", "verify"), bytes done and bytes in all (0 while
+#: called with phase ("walk", "compare", "diff", "verify"), bytes done and bytes in all (0 while
 #: unknown); on any thread, but never on two at a time.  An exception it raises stops the build.
 BuildProgress = Callable[[str, int, int], None]
 
-#: files at least this large are diffed one at a time, each by all threads: they need the memory
-_LARGE = 32 * MIB
-#: where each phase of a diff begins and ends, as shares of its time, roughly
-_PHASES = {
-    "parse": (0.0, 0.1),
-    "match": (0.1, 0.4),
-    "predict": (0.4, 0.6),
-    "encode": (0.6, 0.8),
-    "decode": (0.8, 0.8),
-    "write": (0.8, 0.8),
-    "verify": (0.8, 1.0),
-}
 #: what a directory, link or record takes on disk
 _BLOCK = 4096
 
@@ -57,6 +47,7 @@ class FileReport:
     new_size: int
     payload_size: int
     seconds: float
+    way: str = ""  #: how the patch was made where memory was too short for the profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +84,7 @@ def build(
     baseline: str | os.PathLike[str] | None = None,
     profile: delta.Profile | str = delta.Profile.MAX,
     jobs: int | None = None,
+    memory: int = 0,
     progress: BuildProgress | None = None,
     limits: Limits = DEFAULT,
 ) -> BuildReport:
@@ -104,15 +96,21 @@ def build(
     whatever `jobs` is.
     baseline: the true baseline's tree, needed (only) when the release stacks on another.
     profile: "fast", "balanced" or "max".  jobs: threads, None for one a processor.
+    memory: bytes that all payloads together may allocate while they are made, 0 for no limit; with
+    less the build takes longer, and payloads of files that need more get larger.  Without a limit
+    no more files are begun at a time than half of the machine's memory should hold.
     Raises UsageError, PublishError, SignatureError (no signer), TreeDriftError (a tree changed
     meanwhile), UnsafePathError, LimitError, ManifestError, and what walk() and diff() raise.
     """
+    if memory and memory < limits.least_memory:
+        raise UsageError("memory", expected=f"at least {limits.least_memory}", found=memory)
     if not signers:
         raise SignatureError("no key to sign with is given", hint="Name one with --key.")
     if (baseline is None) != (release.stacks_on is None):
         raise UsageError("a baseline tree is given exactly when the release stacks on another")
     builder = _Builder(Path(base), Path(new), release, signers, Path(output), profile, limits)
     builder.threads = job_count(jobs, limits.max_jobs)
+    builder.memory = memory
     builder.report_progress = progress
     return builder.run(None if baseline is None else Path(baseline))
 
@@ -137,6 +135,7 @@ class _Builder:
         self.base, self.new, self.output = base, new, output
         self.release, self.signers, self.limits = release, signers, limits
         self.threads = 1
+        self.memory = 0
         self.report_progress: BuildProgress | None = None
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
@@ -161,8 +160,8 @@ class _Builder:
     def _build(
         self, old_tree: Tree, new_tree: Tree, baseline_digest: str, folder: Path
     ) -> BuildReport:
+        planned = self._plan(old_tree, new_tree)
         started = time.monotonic()
-        planned = plan(old_tree, new_tree)
         made = self._make(planned.jobs, folder)
         self._lap("diff", started)
         manifest = self._manifest(old_tree, new_tree, baseline_digest, planned.actions, made)
@@ -220,14 +219,22 @@ class _Builder:
                 f"{removed} of {len(old_tree)} paths are removed: are these the right trees?"
             )
 
+    def _plan(self, old_tree: Tree, new_tree: Tree) -> Plan:
+        """What is to be done, after a look into files that may have been renamed or divided."""
+        started = time.monotonic()
+        finder = Finder(self.base, self.new, tick=lambda: self._tell("compare", 0, 0))
+        planned = plan(old_tree, new_tree, finder)
+        self._lap("compare", started)
+        return planned
+
     def _make(self, jobs: Sequence[Job], folder: Path) -> list[Made]:
         """Payloads in the jobs' order; the largest files are begun first."""
-        total = sum(job.new.size for job in jobs)
-        finished = 0
         results: dict[int, Made] = {}
-        order = sorted(range(len(jobs)), key=lambda i: (-jobs[i].new.size, i))
+        needs = [expected_memory(job, self.profile) for job in jobs]
+        if self.memory:
+            needs = [min(need, self.memory) for need in needs]
 
-        def run(index: int, threads: int, progress: delta.Progress | None) -> None:
+        def work(index: int, threads: int, progress: Share) -> None:
             results[index] = make(
                 jobs[index],
                 self.base,
@@ -237,22 +244,17 @@ class _Builder:
                 jobs=threads,
                 progress=progress,
                 limits=self.limits,
+                # By what the file needs, not by what others leave: others depend on timing.
+                memory=needs[index] if self.memory else 0,
             )
 
-        large = [i for i in order if jobs[i].new.size >= _LARGE]
-        small = order[len(large) :]
-        for index in large:
-            within = self._within(jobs[index].new.size, finished, total)
-            run(index, self.threads, within)
-            finished += jobs[index].new.size
-            self._tell("diff", finished, total)
-
-        def done(number: int) -> None:
-            nonlocal finished
-            finished += jobs[small[number]].new.size
-            self._tell("diff", finished, total)
-
-        each(len(small), self.threads, lambda n: run(small[n], 1, None), done=done)
+        run(
+            [Task(job.size, need) for job, need in zip(jobs, needs, strict=True)],
+            work,
+            threads=self.threads,
+            memory=self.memory or memory_bound(),
+            tell=lambda done, total: self._tell("diff", done, total),
+        )
         return [results[index] for index in range(len(jobs))]
 
     def _manifest(
@@ -299,6 +301,8 @@ class _Builder:
                 else None
             ),
             xattrs=release.xattrs,
+            health=release.health,
+            supersedes=release.supersedes,
         )
         # Every entry may need a block for itself (hard links and clones need their directories).
         space = written_bytes(draft) + _BLOCK * (len(new_tree) + 2)
@@ -346,21 +350,6 @@ class _Builder:
 
     # --- helpers ---
 
-    def _within(self, size: int, before: int, total: int) -> delta.Progress | None:
-        """Progress of one large file's diff, as a part of all of them; it never goes back."""
-        if self.report_progress is None:
-            return None
-        furthest = before
-
-        def progress(phase: str, done: int, of: int) -> None:
-            nonlocal furthest
-            start, end = _PHASES.get(phase, (0.0, 0.0))
-            share = start + (end - start) * (min(done / of, 1.0) if of else 0.0)
-            furthest = max(furthest, before + int(size * share))
-            self._tell("diff", furthest, total)
-
-        return progress
-
     def _tell(self, phase: str, done: int, total: int) -> None:
         if self.report_progress is not None:
             self.report_progress(phase, done, total)
@@ -405,6 +394,7 @@ def _file_reports(made: Iterable[Made]) -> tuple[FileReport, ...]:
             new_size=one.payload.size,
             payload_size=one.payload.length,
             seconds=one.seconds,
+            way=one.way,
         )
         for one in made
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bsipatch.manifest import Action, Deed
+from bsipatch.publish.similarity import Finder
 from bsipatch.tree import Difference, Entry, State, Tree, compare
 from bsipatch.tree.compare import content_index
 
@@ -13,6 +14,10 @@ __all__ = ["Job", "Plan", "plan"]
 
 #: a renamed file is only worth a patch when one is at most this many times as large as the other
 _SIZE_RATIO = 4
+#: a changed file that resembles itself at least so much is patched from itself without more ado
+_ITSELF = 0.15
+#: a second base is tried when it resembles the new file at least this share of what the first does
+_CLOSE = 0.7
 _NUMBERS = re.compile(r"[0-9]+")
 
 
@@ -20,13 +25,19 @@ _NUMBERS = re.compile(r"[0-9]+")
 class Job:
     """A file whose new bytes must come from a payload.
 
-    source  the old tree's file to patch, None when there is nothing alike
-    paths   every path that gets this content; one payload serves them all
+    sources  the old tree's files worth patching, at most two, the likelier first; none where
+             nothing is alike
+    paths    every path that gets this content; one payload serves them all
     """
 
     new: Entry
-    source: Entry | None
+    sources: tuple[Entry, ...]
     paths: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to be read for it, about what it costs."""
+        return self.new.size + max((source.size for source in self.sources), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +48,12 @@ class Plan:
     jobs: tuple[Job, ...]
 
 
-def plan(old: Tree, new: Tree) -> Plan:
-    """One action or job for each path of either tree; deterministic."""
+def plan(old: Tree, new: Tree, finder: Finder | None = None) -> Plan:
+    """One action or job for each path of either tree; deterministic.
+
+    finder: looks into the files, so that one which was renamed or divided and changed as well
+    is patched from where it was.  Without it names alone decide.
+    """
     planner = _Planner(old, new)
     actions: list[Action] = []
     needed: dict[tuple[int, str], list[Difference]] = {}
@@ -57,6 +72,8 @@ def plan(old: Tree, new: Tree) -> Plan:
         if entry.path not in differing
     )
     jobs = [planner.job(group) for group in needed.values()]
+    if finder is not None:
+        jobs = planner.look_into(jobs, finder)
     return Plan(tuple(actions), tuple(jobs))
 
 
@@ -102,10 +119,31 @@ class _Planner:
         for difference in group:
             old = difference.old
             if difference.new is not None and old is not None and old.kind == "file" and old.size:
-                return Job(difference.new, old, paths)
+                return Job(difference.new, (old,), paths)
         first = group[0].new
         assert first is not None
-        return Job(first, self._alike(first), paths)
+        alike = self._alike(first)
+        return Job(first, () if alike is None else (alike,), paths)
+
+    def look_into(self, jobs: list[Job], finder: Finder) -> list[Job]:
+        """The jobs with the sources that their content tells."""
+        shares = [self._own_share(job, finder) for job in jobs]
+        if any(share is None or share < _ITSELF for share in shares):
+            files = [entry for entry in self._old if entry.kind == "file" and entry.size]
+            finder.consider(sorted(files, key=lambda old: old.path not in self._gone))
+        return [
+            job
+            if share is not None and share >= _ITSELF
+            else replace(job, sources=_choose(job, share, finder))
+            for job, share in zip(jobs, shares, strict=True)
+        ]
+
+    @staticmethod
+    def _own_share(job: Job, finder: Finder) -> float | None:
+        """How much a changed file resembles what it was; None for a file that is new there."""
+        if not job.sources or job.sources[0].path not in job.paths:
+            return None
+        return finder.share(job.new, job.sources[0]) or 0.0
 
     def _alike(self, new: Entry) -> Entry | None:
         """The old file that a new path most likely descends from.
@@ -130,6 +168,22 @@ class _Planner:
             abs(old.size - new.size),
             old.path.encode(),
         )
+
+
+def _choose(job: Job, own: float | None, finder: Finder) -> tuple[Entry, ...]:
+    """The bases to try: what the content resembles most, and what path or name say."""
+    likely = finder.likely(job.new)[:2]
+    if not likely:
+        return job.sources
+    best = likely[0][0]
+    found = [old for share, old in likely if share >= best * _CLOSE]
+    # A file's own path, or its name, is no proof: it stays a base while little speaks against it.
+    known = [old for old in job.sources if all(old.path != other.path for other in found)]
+    if known and own is not None:
+        return (found[0], *known)
+    if known and (finder.share(job.new, known[0]) or 0.0) >= best * _CLOSE:
+        return (found[0], *known)
+    return tuple(found)
 
 
 def _state(entry: Entry | None) -> State | None:
