@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.root
 #: file system -> (how to make one, what the store should choose)
 KINDS = {
     "ext4": (["mkfs.ext4", "-q", "-F"], "hardlink"),
-    "btrfs": (["mkfs.btrfs", "-q", "-f"], "reflink"),
+    "btrfs": (["mkfs.btrfs", "-q", "-f"], "snapshot"),
     "xfs": (["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], "reflink"),
     "tmpfs": ([], "hardlink"),
 }
@@ -87,6 +88,67 @@ def test_a_baseline_from_another_file_system(mounted: tuple[str, Path], tmp_path
         *("--trust", tmp_path / "keys/public.pem"),
     )
     assert walk(place / "other/current/tree") == walk(tmp_path / "tree")
+
+
+def _written(device: str) -> int:
+    """Bytes that a block device has written so far."""
+    fields = Path(f"/sys/block/{Path(device).name}/stat").read_text().split()
+    return int(fields[6]) * 512
+
+
+def test_ten_bytes_of_a_large_file_cost_some_blocks(
+    mounted: tuple[str, Path], small_fix: Path
+) -> None:
+    kind, place = mounted
+    if KINDS[kind][1] not in ("snapshot", "reflink"):
+        pytest.skip(f"{kind} shares no blocks between files: the whole file is written there")
+    store = place / "store"
+    told(
+        *("init", "--store", store, "--baseline", small_fix / "old", "--product", "Big"),
+        *("--version", "1", "--build", "1", "--trust", small_fix / "keys/public.pem"),
+    )
+    os.sync()
+    device = subprocess.run(
+        ["findmnt", "-no", "SOURCE", str(place)], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    process, disk = resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock, _written(device)
+    told("apply", small_fix / "fix.bsi", "--store", store)
+    by_process = (resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock - process) * 512
+    os.sync()
+    assert (store / "current/tree/lib").read_bytes() == (small_fix / "new/lib").read_bytes()
+    assert by_process < 1 << 20
+    # the file system's own records included; XFS and btrfs write some of them twice
+    assert _written(device) - disk < 2 << 20
+    disk_use = told("status", "--store", store, "--disk")["disk"]
+    live = disk_use["generations"][-1]
+    assert live["apparent"] == SMALL_FIX
+    assert live["exclusive"] < 1 << 20
+    assert live["shared"] > SMALL_FIX - (1 << 20)
+
+
+SMALL_FIX = 24 << 20
+
+
+@pytest.fixture(scope="module")
+def small_fix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of one large file, and an update that changes ten bytes of it."""
+    folder = tmp_path_factory.mktemp("small-fix")
+    for name in ("old", "new"):
+        (folder / name).mkdir()
+    data = bytearray(os.urandom(SMALL_FIX))
+    (folder / "old/lib").write_bytes(data)
+    data[9_000_000:9_000_010] = b"ten bytes!"
+    (folder / "new/lib").write_bytes(data)
+    run("keygen", folder / "keys", "--no-passphrase")
+    (folder / "release.toml").write_text(
+        'product = "Big"\nversion = "1"\nletter = "a"\nbuild = "1a"\n'
+    )
+    told(
+        *("build", "--base", folder / "old", "--new", folder / "new", "--profile", "fast"),
+        *("--release", folder / "release.toml", "--key", folder / "keys/private.pem"),
+        *("-o", folder / "fix.bsi"),
+    )
+    return folder
 
 
 def test_a_full_disk_leaves_the_old_tree(tmp_path: Path, prepared: Journey) -> None:

@@ -134,7 +134,7 @@ def test_apply_gives_exactly_the_new_tree(
     assert (status.generation.version, status.generation.letter) == ("26.3.1", "a")
     assert [back.number for back in status.reachable] == [0]
     phases = list(dict.fromkeys(phase for phase, _, _ in seen))
-    assert phases == ["building", "checking"]
+    assert phases == ["building", "syncing", "checking"]
     assert all(done <= total for _, done, total in seen)
     assert seen[-1][1] == seen[-1][2] == tree_of(NEW_FRAMEWORK).size
     assert check(store).sound

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import _output, _signals
+from . import _health, _output, _signals
 from ._options import Jobs, Json, Store, StrategyOption, threads
 
 
@@ -21,12 +21,22 @@ def command(
             "--per-file-sync", help="Sync file by file; spares other programs one big sync."
         ),
     ] = False,
+    no_health: Annotated[
+        bool,
+        typer.Option("--no-health", help="Without a trial: it is good as soon as it is live."),
+    ] = False,
+    even_if_barred: Annotated[
+        bool,
+        typer.Option("--even-if-barred", help="Although it failed here before."),
+    ] = False,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
-    """Apply an update: verify, build the new tree beside the live one, flip.
+    """Apply an update: verify, build the new tree beside the live one, flip, check its health.
 
-    Any refusal, failure or Ctrl-C leaves the old tree live and nothing behind.
+    Any refusal, failure or Ctrl-C leaves the old tree live and nothing behind. When a health
+    check fails the old tree is live again at once, and the exit code is 90. An update that takes
+    effect with a restart stays on trial until `bsipatch boot-ok`.
 
     Examples:
 
@@ -47,6 +57,7 @@ def command(
             work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
             strategy=None if strategy is None else strategy.value,
             per_file_sync=per_file_sync,
+            terms=stores.Terms(health=not no_health, even_if_barred=even_if_barred),
         )
         live = opened.live_path
     generation = done.generation
@@ -66,11 +77,15 @@ def command(
         "size": done.size,
         "update_size": done.update_size,
         "recovered": list(done.recovered),
+        "trial": _health.trial(done.trial),
+        "health": _health.results(done.health),
         "seconds": round(done.seconds, 3),
         "flip_seconds": round(done.flip, 6),
     }
     if done.already:
         lines = [f"{generation.product} {generation.display} is live already; nothing to do."]
+        if done.trial is not None:
+            lines.append(f"It is on trial: {_health.trial_text(done.trial)}")
     else:
         lines = _output.columns(
             [
@@ -80,6 +95,8 @@ def command(
                 ("Changes", ", ".join(f"{count} {do}" for do, count in done.counts.items())),
                 ("Update", _output.size(done.update_size)),
                 ("Tree", _output.size(done.size)),
+                ("Health", _health.results_text(done.health)),
+                ("On trial", _health.trial_text(done.trial)),
                 ("Time", _output.seconds(done.seconds)),
             ]
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from . import _output, _signals
@@ -10,36 +13,80 @@ from ._options import Jobs, Json, Store, threads
 _SHOWN = 50
 
 
-def command(store: Store, jobs: Jobs = None, json: Json = False) -> None:
+def command(
+    store: Store,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what drifted; remove what was added.")
+    ] = False,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            exists=True,
+            help="With --repair: an update file or a folder that holds the right files, "
+            "beside the other generations; repeat for several.",
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
     """Digest every file of every generation and report what drifted, and how.
 
-    Ends with exit code 33 when anything did.
+    Ends with exit code 33 when anything did. With --repair each rotten file is
+    made anew from another generation that holds its content, or from --from,
+    verified, and renamed into its place, even while it is live; then everything
+    repaired is read again, and 33 means that something could not be put right.
 
-    Example:
+    Examples:
 
       bsipatch check-store --store /var/lib/bsipatch/webkit
+
+      bsipatch check-store --repair --from WebKit.framework
     """
     from .. import store as stores
-    from ..errors import TreeDriftError
+    from ..errors import TreeDriftError, UsageError
+
+    if sources and not repair:
+        raise UsageError("--from is of use with --repair alone")
 
     with (
         stores.Store(store) as opened,
         _output.progress(json) as bar,
         _signals.working() as stop,
     ):
-        report = stores.check(opened, work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop))
+        report = stores.check(
+            opened,
+            work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
+            repair=repair,
+            sources=sources or (),
+        )
     facts = {
         "ok": report.sound,
         "sound": report.sound,
         "generations": list(report.checked),
         "size": report.size,
         "recovered": list(report.recovered),
+        "repaired": [
+            {
+                "generation": item.generation,
+                "path": item.path,
+                "what": item.what,
+                "source": item.source,
+                "blocks": item.blocks,
+            }
+            for item in report.repaired
+        ],
         "drift": [
             {"generation": item.generation, "path": item.path, "reason": item.reason}
             for item in report.drift
         ],
     }
     lines = list(report.recovered)
+    for fixed in report.repaired:
+        blocks = "" if fixed.blocks is None else f", {fixed.blocks} blocks"
+        source = f" from {fixed.source}{blocks}" if fixed.source else ""
+        lines.append(f"generation {fixed.generation}: {fixed.path}: {fixed.what}; repaired{source}")
     for item in report.drift[:_SHOWN]:
         where = f"{item.path}: " if item.path else ""
         lines.append(f"generation {item.generation}: {where}{item.reason}")

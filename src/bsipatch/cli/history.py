@@ -37,6 +37,8 @@ def command(
         lines.append(text.rstrip())
         if event.reason:
             lines.append(f"    {event.reason}")
+        if event.by:
+            lines.append(f"    by {event.by}")
         if event.source and event.event in ("apply", "refused", "failed", "init"):
             lines.append(f"    from {event.source}")
     _output.emit(json, {"events": [msgspec.to_builtins(event) for event in events]}, lines)

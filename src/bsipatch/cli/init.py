@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 
 from . import _output, _signals
 from ._options import Jobs, Json, Store, Strategy, StrategyOption, Threshold, Trust, threads
+
+
+class LiveMode(StrEnum):
+    """What --live-path is."""
+
+    symlink = "symlink"
+    exchange = "exchange"
 
 
 def command(
@@ -29,6 +37,17 @@ def command(
         typer.Option("--arch", help="An architecture of this device; repeat for several."),
     ] = None,
     strategy: StrategyOption = None,
+    live_path: Annotated[
+        Path | None,
+        typer.Option("--live-path", metavar="PATH", help="Show the live tree here, too."),
+    ] = None,
+    live_mode: Annotated[
+        LiveMode,
+        typer.Option(
+            "--live-mode",
+            help="What --live-path is: a symlink, or by exchange a directory of its own.",
+        ),
+    ] = LiveMode.symlink,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
@@ -40,10 +59,15 @@ def command(
 
       bsipatch init --store /var/lib/bsipatch/webkit --baseline WebKit.framework
       --product WebKit --version 26.3.1 --build 25D2128 --trust public.pem
+
+      bsipatch init ... --live-path /opt/WebKit.framework --live-mode exchange
     """
     from .. import store as stores
     from .. import trust as trusting
+    from ..errors import UsageError
 
+    if live_path is None and live_mode is LiveMode.exchange:
+        raise UsageError("--live-mode exchange needs --live-path")
     keys = [trusting.load_public(path) for path in trust]
     with (
         _output.progress(json) as bar,
@@ -59,6 +83,8 @@ def command(
             platform=platform,
             architectures=arch or (),
             strategy=(strategy or Strategy.auto).value,
+            live_path=live_path,
+            live_mode=live_mode.value,
             work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
         ) as made,
     ):

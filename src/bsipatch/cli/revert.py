@@ -1,7 +1,8 @@
-"""`bsipatch revert`: the way back."""
+"""`bsipatch revert` and, as `bsipatch remove`, all the way: the way back."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,28 +10,41 @@ import typer
 from . import _output, _signals
 from ._options import Json, Store
 
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why, for the history and for whoever asks later.")
+]
+
 
 def command(
     store: Store,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="All the way back, with no improvement at all.")
     ] = False,
+    reason: Reason = "",
     json: Json = False,
 ) -> None:
     """Go back to the generation before the live one, or to the baseline.
 
-    Moves one pointer, however large the tree is. The update can be applied again.
+    Moves one pointer, however large the tree is. What was reverted is not installed again by
+    itself; `bsipatch apply` and `bsipatch allow` bring it back.
 
     Examples:
 
       bsipatch revert --store /var/lib/bsipatch/webkit
 
-      bsipatch revert --store /var/lib/bsipatch/webkit --baseline
+      bsipatch revert --store /var/lib/bsipatch/webkit --baseline --reason "crashes on start"
     """
+    go_back(store, baseline=baseline, remove=False, reason=reason, json=json)
+
+
+def go_back(store: Path, *, baseline: bool, remove: bool, reason: str, json: bool) -> None:
+    """Does it and says so."""
+    from ..device import policy as policies
     from ..store import Store as Opened
 
     with Opened(store) as opened, _signals.working():
-        done = opened.revert(baseline=baseline)
+        policies.allow_removal(policies.load(opened.root, limits=opened.limits))
+        done = opened.revert(baseline=baseline, remove=remove, reason=reason)
         live = opened.live_path
     facts = {
         "live": str(live),
@@ -41,6 +55,7 @@ def command(
         "build": done.live.build,
         "generation": done.live.number,
         "left": done.left.number,
+        "notes": list(done.notes),
         "seconds": round(done.seconds, 6),
     }
     rows = [
@@ -49,4 +64,4 @@ def command(
         ("Path", str(live)),
         ("Time", f"{done.seconds * 1000:.1f} ms"),
     ]
-    _output.emit(json, facts, _output.columns(rows))
+    _output.emit(json, facts, [*done.notes, *_output.columns(rows)])

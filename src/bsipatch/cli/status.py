@@ -1,20 +1,22 @@
-"""`bsipatch status`: what is live, and what can be done about it."""
+"""`bsipatch status`: what is live, what could be, and what can be done about it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _output
+from . import _disk, _health, _output, _standing
+from ._disk import Disk
 from ._options import Json, Store
 
 if TYPE_CHECKING:
     from ..store import Generation, Status
 
 
-def command(store: Store, json: Json = False) -> None:
-    """Show what is live and where, and what can be reverted to.
+def command(store: Store, disk: Disk = False, json: Json = False) -> None:
+    """Show what is live and where, what can be reverted to, and what is waited for.
 
-    Takes no lock and changes nothing.
+    Of a store that follows a feed also what the last check found. Asks no network, waits for
+    nobody and changes nothing.
 
     Examples:
 
@@ -26,8 +28,16 @@ def command(store: Store, json: Json = False) -> None:
 
     with Opened(store) as opened:
         status = opened.status()
+        usage = _disk.measure(opened) if disk else None
+    state = _standing.find(opened.root)
     facts = _facts(status)
-    _output.emit(json, facts | {"store": str(opened.root)}, _lines(status))
+    facts["device"] = None if state is None else _standing.facts(state, opened.root)
+    if usage is not None:
+        facts |= _disk.facts(usage)
+    lines = _lines(status)
+    if state is not None:
+        lines += _standing.lines(state, opened.root)
+    _output.emit(json, facts | {"store": str(opened.root)}, [*lines, *_disk.lines(usage)])
 
 
 def _facts(status: Status) -> dict[str, Any]:
@@ -51,6 +61,8 @@ def _facts(status: Status) -> dict[str, Any]:
         "can_revert_to": [_short(generation) for generation in status.reachable],
         "security": [_item(item) for item in manifest.security] if manifest else [],
         "activation": _item(manifest.activation) if manifest else None,
+        "trial": _health.trial(status.trial),
+        "barred": [_health.bar(bar) for bar in status.barred],
         "busy": status.busy,
         "unfinished": list(status.unfinished),
     }
@@ -84,6 +96,8 @@ def _lines(status: Status) -> list[str]:
         ("Generation", f"{live.number} of {len(status.generations)}, by {live.strategy}"),
         ("Since", live.created),
         ("Revert to", back or "nothing: the baseline is live"),
+        ("On trial", _health.trial_text(status.trial)),
+        *(("Barred", _health.bar_text(bar)) for bar in status.barred),
         ("Busy", status.busy or ""),
         ("Unfinished", ", ".join(status.unfinished)),
     ]

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from bsipatch.manifest.canonical import decode, encode
 from bsipatch.manifest.gate import check_release_field, validate, written_bytes
+from bsipatch.manifest.health import BUILT_IN, HEALTH_SETTINGS, check_health, parse_health
 from bsipatch.manifest.model import (
     FORMAT,
     Action,
     Activation,
     Baseline,
     Deed,
+    HealthCheck,
+    HealthKind,
     Manifest,
     Payload,
     SecurityItem,
@@ -24,18 +27,24 @@ from bsipatch.manifest.model import (
 )
 
 __all__ = [
+    "BUILT_IN",
     "FORMAT",
+    "HEALTH_SETTINGS",
     "Action",
     "Activation",
     "Baseline",
     "Deed",
+    "HealthCheck",
+    "HealthKind",
     "Manifest",
     "Payload",
     "SecurityItem",
     "StacksOn",
+    "check_health",
     "check_release_field",
     "decode",
     "encode",
+    "parse_health",
     "validate",
     "written_bytes",
 ]

@@ -7,6 +7,7 @@ import re
 
 from bsipatch.errors import CorruptError, LimitError, ManifestError, VersionError
 from bsipatch.limits import DEFAULT, Limits
+from bsipatch.manifest.health import check_health
 from bsipatch.manifest.model import FORMAT, Action, Manifest, Payload
 from bsipatch.tree import State, Tree, check_path, check_tree
 
@@ -54,6 +55,7 @@ def validate(manifest: Manifest, *, limits: Limits = DEFAULT) -> None:
         raise VersionError("the manifest's", expected=FORMAT, found=manifest.format)
     _check_identity(manifest, limits)
     _check_prose(manifest, limits)
+    _check_successor(manifest, limits)
     if len(manifest.payloads) > limits.max_payloads:
         raise LimitError("too many payloads", expected=limits.max_payloads)
     if len(manifest.actions) > 2 * limits.max_entries:
@@ -61,6 +63,7 @@ def validate(manifest: Manifest, *, limits: Limits = DEFAULT) -> None:
     _check_payloads(manifest, limits)
     _check_trees(manifest, limits)
     _check_actions(manifest)
+    check_health(manifest.health, limits=limits, programs=_programs(manifest))
     _check_space(manifest)
 
 
@@ -114,6 +117,25 @@ def _check_prose(manifest: Manifest, limits: Limits) -> None:
             _check_text("credit", item.credit, limits.max_long_text)
     if manifest.release_notes is not None:
         check_release_field("release_notes", manifest.release_notes, limits=limits)
+
+
+def _check_successor(manifest: Manifest, limits: Limits) -> None:
+    builds = manifest.supersedes
+    _check_count("superseded builds", len(builds), limits.max_list)
+    for build in builds:
+        check_release_field("build", build, limits=limits)
+    if len(set(builds)) != len(builds) or manifest.build in builds:
+        raise ManifestError("a superseded build is named twice, or is its own")
+
+
+def _programs(manifest: Manifest) -> dict[str, bool]:
+    """Every file of the result, and whether it may be run."""
+    states = ((action.path, action.result) for action in manifest.actions)
+    return {
+        path: bool(state.mode & 0o111)
+        for path, state in states
+        if state is not None and state.kind == "file"
+    }
 
 
 def _check_payloads(manifest: Manifest, limits: Limits) -> None:

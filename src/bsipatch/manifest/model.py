@@ -15,6 +15,8 @@ __all__ = [
     "Activation",
     "Baseline",
     "Deed",
+    "HealthCheck",
+    "HealthKind",
     "Manifest",
     "Payload",
     "SecurityItem",
@@ -26,6 +28,7 @@ FORMAT = 1
 
 Deed = Literal["keep", "chmod", "patch", "add", "clone", "remove", "mkdir", "symlink", "retarget"]
 Activate = Literal["relaunch", "restart"]
+HealthKind = Literal["command", "digest", "images", "load"]
 
 
 class _Struct(
@@ -125,6 +128,30 @@ class SecurityItem(_Struct, frozen=True, kw_only=True):
     credit: str = ""
 
 
+class HealthCheck(_Struct, frozen=True, kw_only=True):
+    """One thing that must hold once the result is live, else the generation before is back.
+
+    kind     command  a program ends with exit code 0
+             digest   every entry of the tree is what was signed
+             images   every executable image parses, and its code signature matches its pages
+             load     every library that this host can run loads, its dependencies with it
+    command  the program and its arguments; the program by its absolute path or by its path in
+             the tree
+    seconds  what one program, or loading one library, may take
+    name     what people call it
+    """
+
+    kind: HealthKind
+    command: tuple[str, ...] = ()
+    seconds: int = 60
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """For messages: its name, else its program, else its kind."""
+        return self.name or (self.command[0] if self.command else self.kind)
+
+
 class Manifest(_Struct, frozen=True, kw_only=True):
     """An update. Digests are hex, sizes bytes, times seconds since 1970 (UTC).
 
@@ -133,6 +160,8 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     required_space  free bytes that staging needs when unchanged files are shared, not copied
     expires         None: never
     stacks_on       None unless the actions start from another improvement, not the baseline
+    health          what must hold once it is live
+    supersedes      builds of the same letter that devices may have barred, and that this one mends
     """
 
     format: int
@@ -154,6 +183,8 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     release_notes: str | None = None
     stacks_on: StacksOn | None = None
     xattrs: bool = False
+    health: tuple[HealthCheck, ...] = ()
+    supersedes: tuple[str, ...] = ()
 
     @property
     def display_version(self) -> str:

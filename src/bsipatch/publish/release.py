@@ -15,7 +15,7 @@ from typing import Any
 from bsipatch import manifest as manifests
 from bsipatch.errors import ConfigError, ManifestError, NotFoundError
 from bsipatch.limits import DEFAULT, Limits
-from bsipatch.manifest import Activation, SecurityItem
+from bsipatch.manifest import Activation, HealthCheck, SecurityItem
 
 __all__ = ["DEFAULT_LIFETIME_DAYS", "Release", "load_release", "parse_release"]
 
@@ -35,6 +35,8 @@ class Release:
                       365 days later; expires 0: never
     stacks_on         (letter, build or None) of the improvement that the base tree holds
     xattrs            whether extended attributes are part of the trees
+    health            what must hold on a device once the update is live
+    supersedes        builds of the same letter that this one mends
     """
 
     product: str
@@ -52,6 +54,8 @@ class Release:
     expires: int | None = None
     stacks_on: tuple[str, str | None] | None = None
     xattrs: bool = False
+    health: tuple[HealthCheck, ...] = ()
+    supersedes: tuple[str, ...] = ()
 
     def times(self) -> tuple[int, int | None]:
         """(created, expires) with the defaults worked out; expires None means never."""
@@ -69,6 +73,7 @@ class Release:
 _TOP = [
     *("product", "version", "letter", "build", "platform", "architectures", "release_notes"),
     *("created", "expires", "xattrs", "baseline", "activation", "security", "stacks_on"),
+    *("health", "supersedes"),
 ]
 _BASELINE = ["version", "build"]
 _ACTIVATION = ["relaunch", "restart"]
@@ -131,6 +136,10 @@ def parse_release(table: Mapping[str, Any]) -> Release:
             if "stacks_on" in table
             else None
         ),
+        health=manifests.parse_health(
+            _table(table, "health", list(manifests.HEALTH_SETTINGS)), "health."
+        ),
+        supersedes=_supersedes(table),
     )
     created, expires = release.times()
     if expires is not None and expires <= created:
@@ -210,6 +219,18 @@ def _architectures(table: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not names:
         raise ConfigError("architectures must not be empty; leave it out to have them detected")
     return tuple(sorted(set(names)))
+
+
+def _supersedes(table: Mapping[str, Any]) -> tuple[str, ...]:
+    builds = _texts(table, "supersedes")
+    for build in builds:
+        try:
+            manifests.check_release_field("build", build)
+        except ManifestError as error:
+            raise ConfigError(f"supersedes: {error.detail}", found=error.found) from None
+    if table.get("build") in builds:
+        raise ConfigError("supersedes names the release's own build")
+    return tuple(dict.fromkeys(builds))
 
 
 def _activation(table: Mapping[str, Any]) -> Activation:

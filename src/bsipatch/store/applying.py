@@ -7,23 +7,43 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import (
     BsipatchError,
     CancelledError,
+    HealthError,
     MagicError,
     NotFoundError,
     StoreDamagedError,
 )
 from ..package import Package
-from . import collecting, durable, eligibility, history, live, records, snapshot
-from .beneath import DIRECTORY, Beneath
+from . import (
+    bars,
+    boot,
+    collecting,
+    durable,
+    eligibility,
+    history,
+    live,
+    localhealth,
+    moving,
+    records,
+    snapshot,
+    trial,
+    trials,
+)
+from .beneath import Beneath, open_folder
+from .generations import discard
+from .health import Result
 from .readback import explain, make_durable, read_back
-from .records import Generation, Pending
-from .recovery import discard
+from .records import Generation, Pending, Trial
 from .stage import Stage
 from .store import Store
+from .witness import Notes, Witness
 from .work import Work
 
 
@@ -31,8 +51,10 @@ from .work import Work
 class Applied:
     """What an apply did.
 
-    already   the update was live before; nothing was done
+    already   the update was live before; nothing was built
     was       the generation that was live before, still there to revert to
+    trial     it waits for a restart to prove itself; None when it is good
+    health    what each check said, those that ran
     seconds   the whole of it
     flip      the part in which the pointer moved, in seconds
     """
@@ -44,17 +66,35 @@ class Applied:
     size: int
     update_size: int
     recovered: tuple[str, ...]
+    trial: Trial | None
+    health: tuple[Result, ...]
     seconds: float
     flip: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How an update may be applied, beyond what it says itself.
+
+    health          False: it is good as soon as it is live, without a trial
+    automatic       nobody asked for this very update: what the owner took off stays off
+    even_if_barred  apply it although it failed here before
+    """
+
+    health: bool = True
+    automatic: bool = False
+    even_if_barred: bool = False
+
+
 def apply(
     store: Store,
-    update: str | os.PathLike[str],
+    update: str | os.PathLike[str] | int,
     *,
+    source: str | None = None,
     work: Work | None = None,
     strategy: str | None = None,
     per_file_sync: bool = False,
+    terms: Terms | None = None,
     now: float | None = None,
 ) -> Applied:
     """Verifies, builds beside the live tree, reads back, and moves the pointer.
@@ -64,53 +104,81 @@ def apply(
     history; any later refusal or failure is written there with its reason, and
     leaves the old generation live and no debris.
 
-    strategy: "reflink", "hardlink" or "copy" instead of the store's own.
+    An update that takes effect when programs are relaunched goes through its
+    health checks at once; when one fails the generation before is live again.
+    One that waits for a restart is left on trial (see boot.py).
+
+    update: a path, or an open descriptor, which stays the caller's: whoever has verified
+    a download by its descriptor applies exactly that file, whatever the name leads to by now.
+    source: what the history calls it instead of the path.
+    strategy: "snapshot", "reflink", "hardlink" or "copy" instead of the store's own.
     now: seconds since 1970 instead of the clock.
 
-    Raises TrustError, FormatError, EligibilityError, MismatchError,
-    StoreError, NoSpaceError, SystemCallError, LimitError, CancelledError.
+    Raises TrustError, FormatError, EligibilityError (PolicyError when it is
+    barred), MismatchError, StoreError, NoSpaceError, SystemCallError, LimitError,
+    ConfigError (the owner's health checks), HealthError, CancelledError.
     """
     began = time.perf_counter()
     work = work or Work()
-    source = os.path.abspath(update)
-    fd = _open_update(update)
+    if source is None:
+        source = f"descriptor {update}" if isinstance(update, int) else os.path.abspath(update)
+    fd = os.dup(update) if isinstance(update, int) else open_update(update)
     try:
         with (
             Package.open(fd, store.verify, limits=store.limits) as package,
             store.writing("apply") as recovered,
         ):
             try:
-                return _Applying(store, package, work, source).run(
+                return Applying(store, package, work, source, terms or Terms()).run(
                     strategy=strategy or store.identity.strategy,
                     per_file_sync=per_file_sync,
                     now=time.time() if now is None else now,
                     recovered=tuple(recovered),
                     began=began,
                 )
-            except CancelledError:
+            except (CancelledError, HealthError):  # the latter stands in the history by now
                 raise
             except BsipatchError as error:
-                store.note("refused" if _is_refusal(error) else "failed", error, source)
+                store.note("refused" if is_refusal(error) else "failed", error, source)
                 raise
     except BsipatchError as error:
         if error.file is None:
-            error.file = os.fspath(update)
+            error.file = source if isinstance(update, int) else os.fspath(update)
         raise
     finally:
         os.close(fd)
 
 
-def _is_refusal(error: BsipatchError) -> bool:
+def is_refusal(error: BsipatchError) -> bool:
     """Whether the update was turned away before anything was built."""
     from ..errors import EligibilityError, TrustError
 
     return isinstance(error, EligibilityError | TrustError)
 
 
-class _Applying:
-    def __init__(self, store: Store, package: Package, work: Work, source: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What will be built from `base`; pending None when it is live already."""
+
+    generation: Generation
+    was: Generation
+    base: int
+    settled: Trial | None
+    pending: Pending | None
+
+
+class Applying:
+    """One update on one store, step by step: plan, stage, (the flip), settle, prove.
+
+    The store must be locked and recovered all the time.
+    """
+
+    def __init__(
+        self, store: Store, package: Package, work: Work, source: str, terms: Terms
+    ) -> None:
         self._store, self._package, self._work, self._source = store, package, work, source
-        self._manifest = package.manifest
+        self._manifest, self._terms = package.manifest, terms
+        self._digest = hashlib.sha256(package.manifest_bytes).hexdigest()
 
     def run(
         self,
@@ -121,19 +189,46 @@ class _Applying:
         recovered: tuple[str, ...],
         began: float,
     ) -> Applied:
+        """All of it, for a store of its own."""
+        planned = self.plan(strategy=strategy, now=now)
+        if planned.pending is None:
+            return self.done(planned, recovered, began, trial=planned.settled)
+        ready = self.stage(planned, per_file_sync)
+        flipping = time.perf_counter()
+        try:
+            with durable.system_calls("making it live", self._store.file):
+                live.flip(self._store.fd, ready.new)
+        except BaseException:
+            self.undo(ready)
+            raise
+        flip = time.perf_counter() - flipping
+        self.settle(ready)
+        results = self.prove(ready.trial)
+        return self.done(
+            planned, recovered, began, trial=self._store.trial(), health=results, flip=flip
+        )
+
+    def plan(self, *, strategy: str, now: float) -> Planned:
+        """Whether it may be applied, and what will be built. Raises EligibilityError and so on."""
         store, manifest = self._store, self._manifest
         eligibility.check_device(manifest, store.identity, now=now)
-        was = store.live()
-        digest = hashlib.sha256(self._package.manifest_bytes).hexdigest()
-        if was.manifest == digest:
-            return self._done(was, was, recovered, began, 0.0, already=True)
-        base = eligibility.check_baseline(
+        settled = self._settle_before()
+        bars.check(
+            store.bars(),
             manifest,
-            store.identity,
-            store.expected_tree(records.BASELINE)[0],
-            was,
-            store.expected_tree(was.number)[0],
+            self._digest,
+            automatic=self._terms.automatic,
+            even_if_barred=self._terms.even_if_barred,
         )
+        was = store.live()
+        if was.manifest == self._digest:
+            return Planned(was, was, was.number, settled, None)
+        baseline = store.expected_tree(records.BASELINE)[0]
+        # only what stacks asks for the live tree, and reading one of many files takes its time
+        stacks = manifest.stacks_on is not None and was.number != records.BASELINE
+        live_tree = store.expected_tree(was.number)[0] if stacks else baseline
+        base = eligibility.check_baseline(manifest, store.identity, baseline, was, live_tree)
+        ours = localhealth.read(store.fd, store.file, store.limits)
         chosen = self._prepare(base, strategy)
         generation = Generation(
             number=self._next_number(),
@@ -145,39 +240,97 @@ class _Applying:
             strategy=chosen,
             base=base,
             previous=was.number,
-            manifest=digest,
+            manifest=self._digest,
             source=self._source,
             created=records.now(),
         )
-        flip = self._build(generation, base, per_file_sync)
-        return self._done(generation, was, recovered, began, flip, already=False)
+        pending = Pending(
+            new=generation.number,
+            old=was.number,
+            source=self._source,
+            started=records.now(),
+            state="intent",
+            # What has yet to prove itself is nothing to fall back to.
+            trial=self._trial(generation, was.number if settled is None else settled.old, ours),
+        )
+        return Planned(generation, was, base, settled, pending)
 
-    def _done(
+    def _settle_before(self) -> Trial | None:
+        """Ends a trial that an interrupted run left, if it can be; the one that goes on."""
+        found = self._store.trial()
+        if found is None:
+            return None
+        boot_id = trials.boot_id()
+        if found.scope == "relaunch":
+            with contextlib.suppress(HealthError):  # then what was good is live again
+                boot.settle(self._store, boot=boot_id, checks=True, work=self._work)
+        return self._store.trial()
+
+    def _trial(
+        self, generation: Generation, old: int, ours: localhealth.LocalHealth
+    ) -> Trial | None:
+        """The trial that the new generation has to pass, None when it is good as it is."""
+        scope = self._manifest.activation.scope
+        checks = self._manifest.health or ours.checks
+        if not self._terms.health or (scope == "relaunch" and not checks):
+            return None
+        return trials.new(
+            generation.number,
+            old,
+            scope,
+            tries=ours.starts,
+            blips=ours.blips,
+            boot=trials.boot_id(),
+        )
+
+    def prove(
+        self, begun: Trial | None, peers: Mapping[str, Store] | None = None
+    ) -> tuple[Result, ...]:
+        """The checks of an update that needs no restart; good ones make room."""
+        store = self._store
+        results: tuple[Result, ...] = ()
+        if begun is not None and begun.scope == "restart":
+            return results
+        if begun is not None:
+            results = trial.judge(store, begun, self._work, undoing=True, peers=peers).results
+        else:
+            with durable.system_calls("lifting a bar", store.file):
+                trial.forget(store, records.live_number(store.fd, store.file))
+        collecting.make_room(store.fd, store.file, store.limits)
+        return results
+
+    def done(
         self,
-        generation: Generation,
-        was: Generation,
+        planned: Planned,
         recovered: tuple[str, ...],
         began: float,
-        flip: float,
         *,
-        already: bool,
+        trial: Trial | None,
+        health: tuple[Result, ...] = (),
+        flip: float = 0.0,
     ) -> Applied:
+        """What is told of it."""
         return Applied(
-            generation=generation,
-            was=was,
-            already=already,
+            generation=planned.generation,
+            was=planned.was,
+            already=planned.pending is None,
             counts=self._manifest.count(),
             size=sum(entry.size for entry in self._manifest.new_entries()),
             update_size=self._package.size,
             recovered=recovered,
+            trial=trial,
+            health=health,
             seconds=time.perf_counter() - began,
             flip=flip,
         )
 
     def _next_number(self) -> int:
         """A number that neither a generation nor the history has used."""
-        used = {records.BASELINE, *records.generation_numbers(self._store.fd)}
-        for event in history.read(self._store.fd):
+        store = self._store
+        with durable.system_calls("choosing a number for the generation", store.file):
+            used = {records.BASELINE, *records.generation_numbers(store.fd)}
+            events = history.read(store.fd)
+        for event in events:
             used.add(event.live)
             used.add(event.was or 0)
         return max(used) + 1
@@ -199,50 +352,60 @@ class _Applying:
             )
         return chosen
 
-    def _build(self, generation: Generation, base: int, per_file_sync: bool) -> float:
-        """Stage, check and flip; whatever goes wrong before the flip leaves nothing behind."""
-        store = self._store
-        name = str(generation.number)
-        stage = name + records.STAGE_SUFFIX
-        flipped = False
-        generations = os.open(records.GENERATIONS, DIRECTORY, dir_fd=store.fd)
+    def stage(self, planned: Planned, per_file_sync: bool) -> Pending:
+        """Builds and checks the new generation, whole and durable; the pointer may move then.
+
+        Whatever goes wrong leaves nothing behind.
+        """
+        store, pending = self._store, planned.pending
+        assert pending is not None
+        name = str(pending.new)
+        with durable.system_calls("staging", store.file):
+            generations = open_folder(store.fd, records.GENERATIONS)
         try:
-            try:
-                with durable.system_calls("staging", store.file):
-                    os.mkdir(stage, 0o700, dir_fd=generations)
-                    self._fill(stage, generation, base, per_file_sync)
-                    self._work.check()
-                    began = time.perf_counter()
-                    self._intend(generation)
-                    durable.rename_new(stage, name, dir_fd=generations)
-                    durable.sync_fd(generations)
-                    live.flip(store.fd, generation.number)
-                    flipped = True
-                    taken = time.perf_counter() - began
-            except BaseException:
-                if not flipped:
-                    self._undo(stage, generation, generations)
-                raise
-            with durable.system_calls("writing the history", store.file):
-                self._record(generation)
-            return taken
+            with durable.system_calls("staging", store.file):
+                moving.write(store.fd, pending)
+                os.mkdir(name + records.STAGE_SUFFIX, 0o700, dir_fd=generations)
+                self._fill(planned, per_file_sync)
+                self._work.check()
+                ready = msgspec.structs.replace(pending, state="ready")
+                moving.write(store.fd, ready)
+                durable.rename_new(name + records.STAGE_SUFFIX, name, dir_fd=generations)
+                durable.sync_fd(generations)
+                return ready
+        except BaseException:
+            self.undo(pending)
+            raise
         finally:
             os.close(generations)
 
-    def _fill(self, stage: str, generation: Generation, base: int, per_file_sync: bool) -> None:
+    def settle(self, ready: Pending) -> None:
+        """Writes down what the flip means. Raises SystemCallError."""
+        store = self._store
+        with durable.system_calls("writing the history", store.file):
+            moving.settle(store.fd, store.file, store.limits, ready)
+
+    def _fill(self, planned: Planned, per_file_sync: bool) -> None:
         """Everything of the new generation, durable and verified, in its stage."""
         store, manifest = self._store, self._manifest
-        place = f"{records.GENERATIONS}/{stage}"
-        folder = os.open(place, DIRECTORY, dir_fd=store.fd)
+        generation, base = planned.generation, planned.base
+        place = records.generation_name(generation.number) + records.STAGE_SUFFIX
+        folder = open_folder(store.fd, place)
         try:
-            os.mkdir(records.TREE, 0o700, dir_fd=folder)
-            durable.replace_file(records.ENVELOPE, self._package.envelope, dir_fd=folder)
-            durable.replace_file(records.GENERATION, records.encode(generation), dir_fd=folder)
+            base_tree = f"{records.generation_name(base)}/{records.TREE}"
+            snapshot.start_tree(
+                generation.strategy, folder, records.TREE, base_dir=store.fd, base=base_tree
+            )
+            # one sync of the whole stage makes these last, together with the tree
+            durable.write_new(records.ENVELOPE, self._package.envelope, dir_fd=folder)
+            durable.write_new(records.GENERATION, records.encode(generation), dir_fd=folder)
+            if planned.pending is not None and planned.pending.trial is not None:
+                durable.write_new(records.UNPROVEN, b"", dir_fd=folder)
             with (
                 _tree_of(store, records.generation_name(base)) as old,
-                _tree_of(store, place) as new,
+                Beneath(records.TREE, dir_fd=folder) as new,
             ):
-                Stage(
+                stage_tree = Stage(
                     self._package,
                     old,
                     new,
@@ -250,60 +413,43 @@ class _Applying:
                     strategy=generation.strategy,
                     work=self._work,
                     limits=store.limits,
-                ).build()
-                make_durable(new, per_file=per_file_sync)
+                    witness=Witness(
+                        store.fd, base, store.generation(base).tree, xattrs=manifest.xattrs
+                    ),
+                )
+                stage_tree.build()
+                make_durable(folder, per_file=per_file_sync, work=self._work)
                 expected = manifest.new_tree()
+                notes = Notes(stage_tree.known, xattrs=manifest.xattrs)
                 found = read_back(
                     new,
                     expected.size,
                     xattrs=manifest.xattrs,
                     work=self._work,
                     limits=store.limits,
+                    notes=notes,
                 )
                 if found.digest != manifest.result_digest:
                     raise explain(manifest, found, str(store.tree_path(base)))
+                notes.write(folder, manifest.result_digest)
             os.fchmod(folder, 0o755)
             durable.sync_fd(folder)
         finally:
             os.close(folder)
 
-    def _intend(self, generation: Generation) -> None:
-        assert generation.previous is not None
-        pending = Pending(
-            new=generation.number,
-            old=generation.previous,
-            source=self._source,
-            started=records.now(),
-        )
-        durable.replace_file(records.PENDING, records.encode(pending), dir_fd=self._store.fd)
-
-    def _undo(self, stage: str, generation: Generation, generations: int) -> None:
+    def undo(self, pending: Pending) -> None:
         """Best effort: what cannot be removed now is removed by the next writer's recovery."""
-        with contextlib.suppress(OSError, BsipatchError):
-            if records.live_number(self._store.fd, self._store.file) == generation.number:
-                return  # the flip took place and only its sync failed: recovery decides
-            durable.remove_tree(stage, dir_fd=generations)
-            discard(self._store.fd, generation.number)
-            os.unlink(records.PENDING, dir_fd=self._store.fd)
-
-    def _record(self, generation: Generation) -> None:
         store = self._store
-        history.append(
-            store.fd,
-            history.event(
-                "apply",
-                generation.number,
-                was=generation.previous,
-                display=generation.display,
-                build=generation.build,
-                source=self._source,
-            ),
-        )
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(records.PENDING, dir_fd=store.fd)
-            durable.sync_fd(store.fd)
-        if len(records.generation_numbers(store.fd)) > store.limits.max_generations:
-            collecting.collect(store.fd, store.file, store.limits)
+        with contextlib.suppress(OSError, BsipatchError):
+            if records.live_number(store.fd, store.file) == pending.new:
+                return  # the flip took place and only its sync failed: recovery decides
+            generations = open_folder(store.fd, records.GENERATIONS)
+            try:
+                durable.remove_tree(f"{pending.new}{records.STAGE_SUFFIX}", dir_fd=generations)
+            finally:
+                os.close(generations)
+            discard(store.fd, pending.new)
+            moving.abandon(store.fd, pending)
 
 
 def _tree_of(store: Store, place: str) -> Beneath:
@@ -314,7 +460,11 @@ def _tree_of(store: Store, place: str) -> Beneath:
         raise StoreDamagedError("a generation has no tree", file=str(store.root / place)) from error
 
 
-def _open_update(update: str | os.PathLike[str]) -> int:
+def open_update(update: str | os.PathLike[str]) -> int:
+    """Opens an update file, following no link; the caller closes it.
+
+    Raises NotFoundError, MagicError, SystemCallError.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(update, flags)
@@ -323,16 +473,21 @@ def _open_update(update: str | os.PathLike[str]) -> int:
     except OSError as error:
         with durable.system_calls("opening the update", update):
             raise error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        with durable.system_calls("opening the update", update):
+            regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        if not regular:
+            raise MagicError("not a regular file", file=update)
+    except BaseException:
         os.close(fd)
-        raise MagicError("not a regular file", file=update)
+        raise
     return fd
 
 
 def _copied_bytes(package: Package, strategy: str) -> int:
     """Bytes that this strategy copies although the files do not change."""
     shared = ("keep", "clone", "chmod") if strategy == "copy" else ("chmod",)
-    if strategy == "reflink":
+    if strategy in snapshot.CLONING:
         return 0
     return sum(
         action.result.size

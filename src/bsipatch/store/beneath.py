@@ -14,7 +14,7 @@ import ctypes
 import errno
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import UnsafePathError
@@ -41,17 +41,26 @@ class _OpenHow(ctypes.Structure):
     ]
 
 
+@functools.cache
+def _syscall() -> Callable[..., int]:
+    """syscall(2) itself, looked up once: a tree asks for it a hundred thousand times."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.argtypes = [
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.POINTER(_OpenHow),
+        ctypes.c_size_t,
+    ]
+    call.restype = ctypes.c_long
+    return call
+
+
 def _raw_openat2(dir_fd: int, path: bytes, flags: int, mode: int) -> int:
     how = _OpenHow(flags, mode if flags & os.O_CREAT else 0, _RESOLVE)
-    libc = ctypes.CDLL(None, use_errno=True)
+    call, size = _syscall(), ctypes.sizeof(_OpenHow)
     for _ in range(_TRIES):
-        fd = libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(dir_fd),
-            ctypes.c_char_p(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
+        fd = call(_SYS_OPENAT2, dir_fd, path, ctypes.byref(how), size)
         if fd >= 0:
             return int(fd)
         number = ctypes.get_errno()
@@ -86,6 +95,15 @@ def check_path(path: str) -> None:
         raise UnsafePathError("not a plain relative path", found=path)
 
 
+def open_folder(dir_fd: int, path: str) -> int:
+    """Opens a directory below `dir_fd`, through no link anywhere; the caller closes it.
+
+    For folders that will be written to.  Raises UnsafePathError, OSError.
+    """
+    with Beneath(".", dir_fd=dir_fd) as top:
+        return top.open(path, DIRECTORY)
+
+
 class Beneath:
     """One directory, opened once; everything else is reached through it.
 
@@ -102,8 +120,8 @@ class Beneath:
         openat2: bool | None = None,
     ) -> None:
         """Opens `root` (itself no link), from `dir_fd` when that is given."""
-        self.fd = os.open(root, DIRECTORY, dir_fd=dir_fd)
         self._openat2 = has_openat2() if openat2 is None else openat2
+        self.fd = os.open(root, DIRECTORY, dir_fd=dir_fd)
 
     def __enter__(self) -> Beneath:
         return self
@@ -131,7 +149,9 @@ class Beneath:
                 return _raw_openat2(self.fd, os.fsencode(path or "."), flags, mode)
             return self._walk(path, flags, mode)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EXDEV):
+            # O_DIRECTORY on a link answers ENOTDIR, which would name the wrong cause
+            is_link = error.errno == errno.ENOTDIR and self._is_link(path)
+            if is_link or error.errno in (errno.ELOOP, errno.EXDEV):
                 raise UnsafePathError(
                     "a symbolic link or another mount stands in the way", file=path
                 ) from error
@@ -161,6 +181,15 @@ class Beneath:
         with self.parent(path) as (fd, name):
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
+    @contextlib.contextmanager
+    def in_order(self) -> Iterator[InOrder]:
+        """The same, for many paths one after the other: directories are opened once each."""
+        reached = InOrder(self)
+        try:
+            yield reached
+        finally:
+            reached.close()
+
     def _walk(self, path: str, flags: int, mode: int) -> int:
         """openat2 by hand: each component opened from the one before it."""
         *parents, name = path.split("/") if path else ["."]
@@ -174,11 +203,6 @@ class Beneath:
                 if os.fstat(fd).st_dev != device:
                     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
             found = os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=fd)
-        except NotADirectoryError as error:
-            # O_DIRECTORY on a link answers ENOTDIR; the caller wants to know which
-            if self._is_link(path):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
-            raise
         finally:
             os.close(fd)
         if os.fstat(found).st_dev != device:
@@ -197,3 +221,44 @@ class Beneath:
             if (status.st_mode & 0o170000) == 0o120000:
                 return True
         return False
+
+
+class InOrder:
+    """Reaches paths below a Beneath that come in order, and keeps the last directory open.
+
+    For directories that nobody replaces meanwhile: a directory that was renamed after it
+    was reached stays the one that is used.  For one thread; closed by `Beneath.in_order`.
+    """
+
+    def __init__(self, tree: Beneath) -> None:
+        self._tree = tree
+        self._head: str | None = None
+        self._fd = -1
+
+    def close(self) -> None:
+        """Lets go of the last directory."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._head = -1, None
+
+    def at(self, path: str) -> tuple[int, str]:
+        """As Beneath.parent; the descriptor is good until the next call."""
+        head, _, name = path.rpartition("/")
+        if head != self._head:
+            check_path(path)
+            self.close()
+            self._fd = self._tree.open(head, DIRECTORY)
+            self._head = head
+        else:
+            check_path(name)
+        return self._fd, name
+
+    @contextlib.contextmanager
+    def parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """As Beneath.parent."""
+        yield self.at(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        """lstat of `path`."""
+        fd, name = self.at(path)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)

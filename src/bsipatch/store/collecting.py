@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from ..limits import Limits
-from . import durable, history, records
+from . import durable, history, records, trials
 from .beneath import DIRECTORY
-from .recovery import discard, read_generation
+from .generations import discard, read_generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Collected:
 def collect(root_fd: int, file: str, limits: Limits) -> Collected:
     """Keeps the baseline, the live generation and the one before it; the store must be locked.
 
+    While a generation is on trial, the one that is live again if it fails stays too.
     Each generation goes by a durable rename to the trash first, so that a crash
     never leaves half of one in place.  Raises StoreDamagedError, SystemCallError.
     """
@@ -35,6 +36,9 @@ def collect(root_fd: int, file: str, limits: Limits) -> Collected:
         keep = {records.BASELINE, live.number}
         if live.previous is not None and live.previous in there:
             keep.add(live.previous)
+        trial = trials.read(root_fd, file, limits)
+        if trial is not None and trial.old in there:
+            keep.add(trial.old)
         removed = [number for number in there if number not in keep]
         freed = 0
         for number in removed:
@@ -53,6 +57,14 @@ def collect(root_fd: int, file: str, limits: Limits) -> Collected:
                 ),
             )
     return Collected(tuple(removed), tuple(sorted(keep)), freed)
+
+
+def make_room(root_fd: int, file: str, limits: Limits) -> None:
+    """Collects when there are more generations than the limit, and only then."""
+    with durable.system_calls("making room", file):
+        many = len(records.generation_numbers(root_fd)) > limits.max_generations
+    if many:
+        collect(root_fd, file, limits)
 
 
 def _own_bytes(name: str, dir_fd: int) -> int:

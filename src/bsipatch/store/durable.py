@@ -14,8 +14,10 @@ import secrets
 from collections.abc import Iterator
 
 from ..errors import from_os_error
+from . import btrfs
 
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
 _FULLFSYNC = 51  # fcntl of Darwin: fsync there does not empty the drive's cache
 
 
@@ -67,25 +69,57 @@ def rename_new(old: str, new: str, *, dir_fd: int) -> None:
     Where the system or file system has no such rename the name is looked up
     first; the store's lock keeps others of ours away meanwhile.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    renameat2 = getattr(libc, "renameat2", None)
-    if renameat2 is not None:
-        done = renameat2(
-            ctypes.c_int(dir_fd),
-            ctypes.c_char_p(os.fsencode(old)),
-            ctypes.c_int(dir_fd),
-            ctypes.c_char_p(os.fsencode(new)),
-            ctypes.c_uint(_RENAME_NOREPLACE),
-        )
-        if done == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(number, os.strerror(number), new)
+    number = _renameat2(dir_fd, old, dir_fd, new, _RENAME_NOREPLACE)
+    if number == 0:
+        return
+    if number not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), new)
     with contextlib.suppress(FileNotFoundError):
         os.stat(new, dir_fd=dir_fd, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
     os.rename(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def exchange(old: str, new: str, *, old_dir: int, new_dir: int) -> None:
+    """Swaps two names in one atomic step; the caller makes both directories last.
+
+    Raises OSError: ENOSYS or EINVAL where the system or file system has no such
+    rename, EXDEV on the lower layers of an overlay.
+    """
+    number = _renameat2(old_dir, old, new_dir, new, _RENAME_EXCHANGE)
+    if number:
+        raise OSError(number, os.strerror(number), new)
+
+
+def move_new(old: str, new: str, *, old_dir: int, new_dir: int) -> None:
+    """Moves a name into another directory where it replaces nothing, or fails with EEXIST.
+
+    The caller makes both directories last.  Raises OSError.
+    """
+    number = _renameat2(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
+    if number:
+        raise OSError(number, os.strerror(number), new)
+
+
+def rename_over(old: str, new: str, *, old_dir: int, new_dir: int) -> None:
+    """Puts a finished, synced file in another's place; the caller makes the directories last."""
+    os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+
+
+def _renameat2(old_dir: int, old: str, new_dir: int, new: str, flags: int) -> int:
+    """The number of the error, 0 for none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    if renameat2 is None:
+        return errno.ENOSYS
+    done = renameat2(
+        ctypes.c_int(old_dir),
+        ctypes.c_char_p(os.fsencode(old)),
+        ctypes.c_int(new_dir),
+        ctypes.c_char_p(os.fsencode(new)),
+        ctypes.c_uint(flags),
+    )
+    return ctypes.get_errno() if done else 0
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -95,8 +129,23 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def replace_file(name: str, data: bytes, *, dir_fd: int, mode: int = 0o644) -> None:
-    """Writes a whole file so that readers and a power cut see the old or the new one."""
+def write_new(name: str, data: bytes, *, dir_fd: int, mode: int = 0o644) -> None:
+    """Writes a new file that the caller's later sync of everything makes last. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(name, flags, mode, dir_fd=dir_fd)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def replace_file(
+    name: str, data: bytes, *, dir_fd: int, mode: int = 0o644, sync: bool = True
+) -> None:
+    """Writes a whole file so that readers and a power cut see the old or the new one.
+
+    Without `sync` the caller makes the directory last.
+    """
     temporary = f".{name}.{secrets.token_hex(6)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
@@ -111,7 +160,8 @@ def replace_file(name: str, data: bytes, *, dir_fd: int, mode: int = 0o644) -> N
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
         raise
-    sync_fd(dir_fd)
+    if sync:
+        sync_fd(dir_fd)
 
 
 def replace_link(name: str, target: str, *, dir_fd: int, sync: bool = True) -> None:
@@ -129,6 +179,20 @@ def replace_link(name: str, target: str, *, dir_fd: int, sync: bool = True) -> N
         raise
     if sync:
         sync_fd(dir_fd)
+
+
+def remove_file(name: str, *, dir_fd: int, sync: bool = True) -> bool:
+    """Removes a file, and makes its absence last; False when there was none.
+
+    Without `sync` the caller makes the directory last.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    if sync:
+        sync_fd(dir_fd)
+    return True
 
 
 def read_file(name: str, *, dir_fd: int, limit: int) -> bytes:
@@ -163,6 +227,8 @@ def remove_tree(name: str, *, dir_fd: int) -> None:
             os.unlink(name, dir_fd=dir_fd)
             return
     try:
+        if btrfs.is_root(fd) and btrfs.delete(dir_fd, name):
+            return
         if os.fstat(fd).st_mode & 0o700 != 0o700:
             os.fchmod(fd, 0o700)
         with os.scandir(fd) as entries:

@@ -22,7 +22,7 @@ from ..limits import Limits
 from ..manifest import Manifest
 from ..tree import Entry, Tree
 from . import records
-from .beneath import Beneath
+from .beneath import Beneath, InOrder
 from .records import Generation, Identity
 
 #: what a store or an update says that is for every platform or architecture
@@ -128,13 +128,14 @@ def check_drift(base: Beneath, entries: Iterable[Entry], shown: str) -> None:
     Content is compared when it is used, by digest.  `shown` is the base's path
     for messages.  Raises TreeDriftError that names the first entries that differ.
     """
-    found = [why for entry in entries if (why := _drift(base, entry)) is not None]
+    with base.in_order() as reached:
+        found = [why for entry in entries if (why := _drift(reached, entry)) is not None]
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise TreeDriftError("baseline drifted: " + "; ".join(found[:_SHOWN]) + more, file=shown)
 
 
-def _drift(base: Beneath, entry: Entry) -> str | None:
+def _drift(base: InOrder, entry: Entry) -> str | None:
     try:
         status = base.stat(entry.path)
     except (FileNotFoundError, NotADirectoryError):

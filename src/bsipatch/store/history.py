@@ -20,7 +20,15 @@ _CHUNK = 1 << 16
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line. `event` is init, apply, revert, gc, refused, failed or recovered."""
+    """One line. `event` is one of
+
+    init, apply, revert, remove, gc    what people and programs asked for
+    good                               the generation passed its trial
+    unhealthy, gave-up, undone         it did not: a check failed, its starts did, it was stopped
+    allowed                            a bar was lifted
+    refused, failed                    an update did not go live
+    recovered                          an interrupted move was finished
+    """
 
     time: str
     event: str
@@ -35,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: why it was refused or failed: the error's code and words
     error: str = ""
     reason: str = ""
+    #: who asked for it, where that matters
+    by: str = ""
 
 
 def append(root_fd: int, event: Event) -> None:

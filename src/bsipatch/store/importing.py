@@ -11,15 +11,16 @@ from .beneath import DIRECTORY
 from .work import Work
 
 
-def import_tree(old: int, new: int, *, strategy: str, work: Work) -> None:
+def import_tree(old: int, new: int, *, strategy: str, work: Work, links: bool = False) -> None:
     """Copies everything below descriptor `old` into the empty directory `new`.
 
-    Clones where `strategy` is "reflink", copies otherwise: never hard links,
-    since the tree it comes from stays its owner's to change.  Raises OSError,
+    Clones where the strategy can, copies otherwise.  Hard links only with `links`,
+    for a tree that nobody changes: any other stays its owner's to change.  Raises OSError,
     UnsafePathError (devices and the like), CancelledError.
     """
     work.begin("copying", _size(old, work))
-    _copy(old, new, "", "reflink" if strategy == "reflink" else "copy", work)
+    way = "reflink" if strategy in snapshot.CLONING else "hardlink" if links else "copy"
+    _copy(old, new, "", way, work)
 
 
 def _size(folder: int, work: Work) -> int:
@@ -47,7 +48,7 @@ def _copy(old: int, new: int, prefix: str, strategy: str, work: Work) -> None:
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(name, dir_fd=old), name, dir_fd=new)
         elif stat.S_ISREG(status.st_mode):
-            snapshot.place(strategy, old, name, new, name, private=True)
+            snapshot.place(strategy, old, name, new, name, private=strategy != "hardlink")
             work.advance(status.st_size)
         elif stat.S_ISDIR(status.st_mode):
             os.mkdir(name, 0o700, dir_fd=new)

@@ -1,31 +1,47 @@
-"""The one pointer: which generation is live, flipping it, and where a revert leads."""
+"""The one pointer: flipping it, and where a revert leads."""
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterable
 
-from ..errors import StoreStateError
+from ..errors import BsipatchError
 from ..limits import Limits
-from . import durable, history, records
-from .records import Generation
-from .recovery import read_generation
-
-
-@dataclass(frozen=True, slots=True)
-class Reverted:
-    """What a revert did; `seconds` is the work done under the lock."""
-
-    left: Generation
-    live: Generation
-    seconds: float
+from . import durable, exchange, grouped, records
+from .generations import read_generation
+from .records import Generation, Member
 
 
 def flip(root_fd: int, number: int, *, sync: bool = True) -> None:
-    """Makes a generation live: one atomic rename, made to last. Raises OSError."""
+    """Makes a generation live: one atomic rename, made to last. Raises OSError.
+
+    Every move of the pointer goes through here.  Without `sync` the caller makes
+    the store's folder last.  A live path that is a directory is exchanged first;
+    when either fails it shows again what it showed before.  The pointer of a
+    component is its group's (see grouped.py).
+    """
+    component = grouped.name_of(root_fd)
+    if component is not None:
+        grouped.flip(root_fd, component, number)
+        return
     target = records.generation_name(number)
-    durable.replace_link(records.CURRENT, target, dir_fd=root_fd, sync=sync)
+    before = exchange.shown(root_fd)
+    try:
+        exchange.show(root_fd, number)
+        durable.replace_link(records.CURRENT, target, dir_fd=root_fd, sync=sync)
+    except BaseException:
+        if before is not None:
+            with contextlib.suppress(OSError, BsipatchError):
+                exchange.show(root_fd, before)
+        raise
+
+
+def flip_together(root_fd: int, members: Iterable[Member]) -> None:
+    """Moves the pointers of a group's components, in one step; `root_fd` is any of them.
+
+    Raises OSError, StoreBusyError.
+    """
+    grouped.flip_together(root_fd, members)
 
 
 def reachable(root_fd: int, live: Generation, file: str, limits: Limits) -> list[Generation]:
@@ -45,37 +61,3 @@ def reachable(root_fd: int, live: Generation, file: str, limits: Limits) -> list
     if records.BASELINE not in seen:
         found.append(read_generation(root_fd, records.BASELINE, file, limits))
     return found
-
-
-def revert(root_fd: int, file: str, limits: Limits, *, baseline: bool) -> Reverted:
-    """Goes back one generation, or to the baseline. The store must be locked and recovered.
-
-    Costs two small writes whatever the tree's size.  Raises StoreStateError
-    when the baseline is live.
-    """
-    began = time.perf_counter()
-    with durable.system_calls("reverting", file):
-        left = read_generation(root_fd, records.live_number(root_fd, file), file, limits)
-        if left.number == records.BASELINE:
-            raise StoreStateError(
-                "the baseline is live: there is nothing to revert", file=file, hint=""
-            )
-        targets = reachable(root_fd, left, file, limits)
-        target = targets[-1] if baseline else targets[0]
-        tree = f"{records.generation_name(target.number)}/{records.TREE}"
-        os.close(os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd))
-        # Journalling file systems commit the rename with the history's line, so that the last
-        # sync has nothing left to do. Cut off in between, recovery tells which of both it was.
-        flip(root_fd, target.number, sync=False)
-        history.append(
-            root_fd,
-            history.event(
-                "revert",
-                target.number,
-                was=left.number,
-                display=target.display,
-                build=target.build,
-            ),
-        )
-        durable.sync_fd(root_fd)
-    return Reverted(left, target, time.perf_counter() - began)

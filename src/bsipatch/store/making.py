@@ -13,8 +13,8 @@ from .. import trust
 from ..errors import ExistsError, NotFoundError, UsageError
 from ..limits import DEFAULT, Limits
 from ..manifest import check_release_field
-from ..tree import Tree
-from . import durable, history, live, records, snapshot
+from ..tree import Tree, walk
+from . import durable, exchange, history, live, records, snapshot
 from .beneath import DIRECTORY, Beneath
 from .eligibility import without_xattrs
 from .importing import import_tree
@@ -22,9 +22,17 @@ from .lock import LOCK, locked
 from .readback import make_durable, read_back
 from .records import Generation, Identity
 from .store import Store
+from .witness import Notes
 from .work import Work
 
-_OWN = {records.GENERATIONS, records.CURRENT, records.TRASH, history.HISTORY, LOCK}
+_OWN = {
+    records.GENERATIONS,
+    records.CURRENT,
+    records.TRASH,
+    history.HISTORY,
+    exchange.LIVE,
+    LOCK,
+}
 
 
 def init(
@@ -39,13 +47,21 @@ def init(
     platform: str = "any",
     architectures: Iterable[str] = (),
     strategy: str = snapshot.AUTO,
+    live_path: str | os.PathLike[str] | None = None,
+    live_mode: exchange.LiveMode = "symlink",
     work: Work | None = None,
     limits: Limits = DEFAULT,
 ) -> Store:
     """Copies the tree `baseline` into a new store at `root` and makes it live.
 
     `root` must not exist, be an empty folder, or hold what an interrupted init
-    left.  On any error everything that was made is removed again.  Raises
+    left.  On any error everything that was made is removed again.
+
+    live_path: where the live tree is shown, beside STORE/current/tree: a symbolic link made
+    there, or with live_mode "exchange" a real directory.  A directory that is there already
+    is replaced when it is empty or equal to the baseline, and refused otherwise.
+
+    Raises
     ExistsError, NotFoundError, ManifestError (a field's rule), TrustError,
     UnsafePathError (devices and the like in the tree), StoreStateError (a
     strategy that does not work here), NoSpaceError, SystemCallError, CancelledError.
@@ -60,17 +76,22 @@ def init(
     policy = trust.Policy(keys, threshold, limits=limits)
     folder, source = Path(os.path.abspath(root)), Path(baseline)
     _check_places(folder, source)
+    shown = None if live_path is None else Path(os.path.abspath(live_path))
+    if shown is not None:
+        _check_live_path(shown, folder, live_mode)
     with durable.system_calls("making the store"):
         made = _make_folder(folder)
     root_fd = -1
     try:
         with durable.system_calls("making the store", folder):
+            if made:  # first, while there is nothing in it yet that a failure would leave behind
+                durable.sync_dir(folder.parent)
             root_fd = os.open(folder, DIRECTORY & ~os.O_NOFOLLOW)
             with locked(root_fd, "init", timeout=0.0, file=str(folder)):
                 _clear(root_fd, folder)
                 chosen = snapshot.choose(strategy, root_fd)
                 try:
-                    tree = _bring_in(root_fd, source, chosen, work, limits)
+                    tree, notes = _bring_in(root_fd, source, chosen, work, limits)
                     _write_records(
                         root_fd,
                         tree,
@@ -89,12 +110,13 @@ def init(
                         ),
                         chosen,
                         str(source.absolute()),
+                        notes,
                     )
+                    if shown is not None:
+                        _attach(root_fd, folder, shown, live_mode, tree, work, limits)
                 except BaseException:
                     _remove_all(root_fd)
                     raise
-        if made:
-            durable.sync_dir(folder.parent)
         return Store(folder, limits=limits)
     except BaseException:
         if made:
@@ -115,6 +137,38 @@ def _check_places(folder: Path, source: Path) -> None:
         raise UsageError("the store would lie inside its own baseline", file=folder)
 
 
+def _check_live_path(shown: Path, folder: Path, mode: exchange.LiveMode) -> None:
+    """Refuses at once what cannot become a live path."""
+    if folder.resolve() in (shown.resolve(), *shown.resolve().parents):
+        raise UsageError("the live path would lie inside the store", file=shown)
+    if not shown.parent.is_dir():
+        raise NotFoundError("no such directory", file=shown.parent)
+    if not os.path.lexists(shown):
+        return
+    if mode == "symlink":
+        raise ExistsError("something is at the live path already", file=shown)
+    if shown.is_symlink() or not shown.is_dir():
+        raise ExistsError("the live path is not a directory", file=shown)
+
+
+def _attach(
+    root_fd: int,
+    folder: Path,
+    shown: Path,
+    mode: exchange.LiveMode,
+    tree: Tree,
+    work: Work,
+    limits: Limits,
+) -> None:
+    """Shows the baseline at the live path; the last thing that init does."""
+    there = mode == "exchange" and shown.is_dir()
+    if there and any(shown.iterdir()):
+        found = walk(shown, jobs=work.jobs, limits=limits)
+        if found.digest != without_xattrs(tree).digest:
+            raise ExistsError("the live path holds something else than the baseline", file=shown)
+    exchange.attach(root_fd, folder, shown, mode, same=there)
+
+
 def _make_folder(folder: Path) -> bool:
     """Makes the store's folder; False when it was there already."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +183,7 @@ def _make_folder(folder: Path) -> bool:
 
 def _clear(root_fd: int, folder: Path) -> None:
     """Removes what an interrupted init left; refuses a folder with anything else in it."""
+    os.lseek(root_fd, 0, os.SEEK_SET)
     there = set(os.listdir(root_fd))
     if records.IDENTITY in there:
         raise ExistsError("a store is there already", file=folder)
@@ -139,17 +194,24 @@ def _clear(root_fd: int, folder: Path) -> None:
 
 
 def _remove_all(root_fd: int) -> None:
+    os.lseek(root_fd, 0, os.SEEK_SET)  # btrfs lists what was there when it was opened or rewound
     for name in os.listdir(root_fd):
         if name != LOCK:
             durable.remove_tree(name, dir_fd=root_fd)
 
 
-def _bring_in(root_fd: int, source: Path, strategy: str, work: Work, limits: Limits) -> Tree:
+def _bring_in(
+    root_fd: int, source: Path, strategy: str, work: Work, limits: Limits
+) -> tuple[Tree, Notes]:
     """Generation 0's tree, copied, durable and read back."""
     place = records.generation_name(records.BASELINE)
     os.mkdir(records.GENERATIONS, 0o755, dir_fd=root_fd)
     os.mkdir(place, 0o755, dir_fd=root_fd)
-    os.mkdir(f"{place}/{records.TREE}", 0o755, dir_fd=root_fd)
+    folder = os.open(place, DIRECTORY, dir_fd=root_fd)
+    try:
+        snapshot.start_tree(strategy, folder, records.TREE)
+    finally:
+        os.close(folder)
     with Beneath(f"{place}/{records.TREE}", dir_fd=root_fd) as new:
         old = os.open(source, DIRECTORY & ~os.O_NOFOLLOW)
         try:
@@ -157,8 +219,11 @@ def _bring_in(root_fd: int, source: Path, strategy: str, work: Work, limits: Lim
             size = work.total
         finally:
             os.close(old)
-        make_durable(new, per_file=False)
-        return read_back(new, size, xattrs=_has_xattrs(new.fd), work=work, limits=limits)
+        make_durable(new.fd, per_file=False, work=work)
+        xattrs = _has_xattrs(new.fd)
+        notes = Notes(xattrs=xattrs)
+        tree = read_back(new, size, xattrs=xattrs, work=work, limits=limits, notes=notes)
+        return tree, notes
 
 
 def _has_xattrs(fd: int) -> bool:
@@ -171,7 +236,7 @@ def _has_xattrs(fd: int) -> bool:
 
 
 def _write_records(
-    root_fd: int, tree: Tree, identity: Identity, strategy: str, source: str
+    root_fd: int, tree: Tree, identity: Identity, strategy: str, source: str, notes: Notes
 ) -> None:
     """The records of generation 0, the pointer, and last the store's identity."""
     generation = Generation(
@@ -192,6 +257,7 @@ def _write_records(
     try:
         entries = msgspec.json.encode(tree.entries, order="sorted")
         durable.replace_file(records.BASELINE_ENTRIES, entries, dir_fd=folder)
+        notes.write(folder, identity.baseline)
         durable.replace_file(records.GENERATION, records.encode(generation), dir_fd=folder)
     finally:
         os.close(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 
@@ -13,33 +12,48 @@ from ..tree import Tree, compare, walk
 from .beneath import DIRECTORY, READ, Beneath
 from .durable import sync_fd, sync_file_system
 from .eligibility import without_xattrs
+from .witness import Notes
 from .work import Work
 
 _SHOWN = 3
 
 
-def make_durable(tree: Beneath, *, per_file: bool) -> None:
-    """Everything below `tree` survives a power cut from here on. Raises OSError.
+def make_durable(folder: int, *, per_file: bool, work: Work | None = None) -> None:
+    """Everything below the open `folder` survives a power cut from here on. Raises OSError.
 
     One syncfs by default; `per_file` syncs file by file, for hosts where one
     big sync would hold up other programs.
     """
-    if per_file or not sync_file_system(tree.fd):
-        _visit(tree.fd, sync_fd)
+    if work is not None:
+        work.begin("syncing", 0)
+    if per_file or not sync_file_system(folder):
+        _visit(folder, sync_fd)
 
 
-def read_back(tree: Beneath, size: int, *, xattrs: bool, work: Work, limits: Limits) -> Tree:
-    """The tree as it really is on the disk: the cache is dropped first. `size` is in bytes."""
-    advise = getattr(os, "posix_fadvise", None)
-    if advise is not None:
+def read_back(
+    tree: Beneath,
+    size: int,
+    *,
+    xattrs: bool,
+    work: Work,
+    limits: Limits,
+    notes: Notes | None = None,
+) -> Tree:
+    """The tree as it really is on the disk, past the cache. `size` is in bytes.
 
-        def forget(fd: int) -> None:
-            advise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-        with contextlib.suppress(OSError):
-            _visit(tree.fd, forget)
+    With `notes`, files that are known to be right since they were last read are
+    not read again, and the others are noted there.
+    """
     work.begin("checking", size)
-    return walk(tree.fd, xattrs=xattrs, jobs=work.jobs, progress=work.advance, limits=limits)
+    return walk(
+        tree.fd,
+        xattrs=xattrs,
+        jobs=work.jobs,
+        progress=work.advance,
+        limits=limits,
+        memory=notes,
+        uncached=True,
+    )
 
 
 def explain(manifest: Manifest, found: Tree, base: str) -> BsipatchError:
@@ -65,6 +79,7 @@ def explain(manifest: Manifest, found: Tree, base: str) -> BsipatchError:
 
 def _visit(folder: int, action: Callable[[int], None]) -> None:
     """Calls `action` with a descriptor of each file and directory, parents after children."""
+    os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was opened or rewound
     with os.scandir(folder) as entries:
         found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.is_symlink()]
     for name, is_dir in found:

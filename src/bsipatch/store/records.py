@@ -6,7 +6,10 @@
       store.json                 Identity; written last by init, so a store is whole or none
       lock                       see lock.py
       current -> generations/1   the one pointer; the live tree is STORE/current/tree
-      pending.json               Pending, only while a generation is being activated
+      pending.json               Pending, only while the pointer is being moved; see moving.py
+      trial.json                 Trial, only while the live generation is on trial
+      bars.json                  Bars, the improvements that are not wanted again; see bars.py
+      health.toml                written by people: checks of this device; see policy.py
       history.jsonl              see history.py
       generations/
         0/                       the baseline, never deleted
@@ -16,6 +19,7 @@
         1/
           generation.json
           envelope.dsse          the signed manifest, as it was accepted
+          unproven               empty; there until the generation has passed its trial
           tree/
         2.tmp/                   a generation being built; whoever opens the store
                                  for writing next removes it
@@ -29,7 +33,7 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -40,16 +44,24 @@ from . import durable
 IDENTITY = "store.json"
 CURRENT = "current"
 PENDING = "pending.json"
+TRIAL = "trial.json"
+BARS = "bars.json"
 GENERATIONS = "generations"
 TRASH = "trash"
 TREE = "tree"
 GENERATION = "generation.json"
 BASELINE_ENTRIES = "tree.json"
 ENVELOPE = "envelope.dsse"
+UNPROVEN = "unproven"
 STAGE_SUFFIX = ".tmp"
+#: where `current` of a component leads, followed by its name; see grouped.py
+IN_GROUP = "../../live/"
 
 FORMAT = 1
 BASELINE = 0
+
+#: why an improvement is not wanted again; see Bar
+Why: TypeAlias = Literal["health", "starts", "owner", "publisher"]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,16 +111,105 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"{self.version} ({self.letter})" if self.letter else self.version
 
 
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the newest start of the machine came with a generation that is on trial.
+
+    boot   the kernel's id of that start; "" where there is none
+    phase  applied  no restart since the generation went live
+           begun    the start began, the managed programs do not run yet
+           running  the managed programs were about to be started
+           ended    the machine was shut down in good order
+    """
+
+    boot: str
+    phase: Literal["applied", "begun", "running", "ended"]
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One component of a group's transaction: it goes from generation `old` to `new`."""
+
+    name: str
+    old: int
+    new: int
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The live generation has yet to prove itself.
+
+    number  the generation on trial
+    old     the good one that is live again when it fails
+    scope   relaunch: its checks are due at once; restart: after the next start
+    tries   starts that it may still fail
+    blips   starts that may still end for other reasons without costing a try
+    group   the components that were updated with it, itself included: they go back together
+    """
+
+    number: int
+    old: int
+    scope: Literal["relaunch", "restart"]
+    tries: int
+    blips: int
+    start: Start
+    since: str
+    group: tuple[Member, ...] = ()
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An improvement that is not wanted again.
+
+    why: "health" (a check failed) and "starts" (the machine did not come up) hold it back from
+    everybody, "owner" (reverted on purpose) only from what installs by itself, "publisher" is a
+    withdrawal.
+    """
+
+    manifest: str
+    product: str
+    version: str
+    letter: str
+    build: str
+    why: Why
+    reason: str
+    #: who did it, for people
+    by: str
+    time: str
+
+    @property
+    def display(self) -> str:
+        """For people: "26.3.1 (a)"."""
+        return f"{self.version} ({self.letter})" if self.letter else self.version
+
+
+class Bars(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every bar, oldest first, at most one for a manifest."""
+
+    format: int
+    bars: tuple[Bar, ...]
+
+
 class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An activation under way: recovery finishes it or throws `new` away."""
+    """A move of the pointer under way: recovery finishes it or undoes it; see moving.py.
+
+    verb   apply, revert (one back), remove (to the baseline), back (a trial failed)
+    state  intent: `new` is being built; ready: `new` is whole and the pointer may move
+    trial  what the move begins, None when `new` is good as it is
+    bars   what the move puts on the list
+    group  the components whose pointers move in the same step, itself included
+    """
 
     new: int
     old: int
     source: str
     started: str
+    verb: Literal["apply", "revert", "remove", "back"] = "apply"
+    state: Literal["intent", "ready"] = "ready"
+    trial: Trial | None = None
+    bars: tuple[Bar, ...] = ()
+    reason: str = ""
+    by: str = ""
+    group: tuple[Member, ...] = ()
 
 
-Record = TypeVar("Record", Identity, Generation, Pending)
+Record = TypeVar("Record", Identity, Generation, Pending, Trial, Bars)
 
 
 def now() -> str:
@@ -143,6 +244,9 @@ def live_number(root_fd: int, file: str) -> int:
     """Which generation `current` points to. Raises StoreDamagedError, NotFoundError."""
     try:
         target = os.readlink(CURRENT, dir_fd=root_fd)
+        name = group_name(target)
+        if name is not None:
+            target = os.readlink(target, dir_fd=root_fd).removeprefix(f"../../components/{name}/")
     except FileNotFoundError as error:
         raise StoreDamagedError("no live generation: `current` is missing", file=file) from error
     except OSError as error:
@@ -151,6 +255,12 @@ def live_number(root_fd: int, file: str) -> int:
     if folder != GENERATIONS or not _is_number(number):
         raise StoreDamagedError("`current` points out of the store", file=file, found=target)
     return int(number)
+
+
+def group_name(target: str) -> str | None:
+    """A component's name, from where its `current` leads; None for a store of its own."""
+    name = target.removeprefix(IN_GROUP)
+    return name if name != target and name and "/" not in name and name != ".." else None
 
 
 def generation_numbers(root_fd: int) -> list[int]:

@@ -5,27 +5,33 @@ Recovery may itself be interrupted anywhere and simply runs again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from ..errors import NotFoundError, StoreDamagedError
 from ..limits import Limits
-from . import durable, history, records
-from .records import Generation, Pending
+from . import durable, exchange, history, moving, records, trials
+from .generations import read_generation
+from .records import Pending
 
 
 def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
     """Finishes or undoes what an interrupted run left, under the lock.
 
-    Returns what was done, as sentences, empty after a clean end.  Raises
-    StoreDamagedError when the live generation itself is not there.
+    Returns what was done, as sentences, empty after a clean end.  A generation
+    on trial stays so.  Raises StoreDamagedError when the live generation itself
+    is not there.
     """
-    done: list[str] = []
     with durable.system_calls("recovering the store", file):
         live = records.live_number(root_fd, file)
         if live not in records.generation_numbers(root_fd):
             raise StoreDamagedError("the live generation is missing", file=file, found=live)
-        done += _settle_pending(root_fd, file, limits, live)
+        live, done = exchange.settle(root_fd, live)
+        done += _finish_move(root_fd, file, limits, live)
+        live = records.live_number(root_fd, file)
+        trial = trials.read(root_fd, file, limits)
+        if trial is not None and trial.number != live:
+            durable.remove_file(records.TRIAL, dir_fd=root_fd)
+            done.append(f"ended the trial of generation {trial.number}, which is not live")
         for path in records.leftovers(root_fd):
             folder, _, name = path.rpartition("/")
             fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root_fd)
@@ -38,19 +44,24 @@ def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
     return done
 
 
-def _settle_pending(root_fd: int, file: str, limits: Limits, live: int) -> list[str]:
-    """An activation under way was either finished by its flip, or never happened."""
+def _finish_move(root_fd: int, file: str, limits: Limits, live: int) -> list[str]:
+    """A move under way either took place with its flip, or never happened."""
+    shown = f"{file}/{records.PENDING}"
     try:
-        pending = records.read(Pending, records.PENDING, dir_fd=root_fd, limits=limits, file=file)
+        pending = records.read(Pending, records.PENDING, dir_fd=root_fd, limits=limits, file=shown)
     except NotFoundError:
         return []
-    done = []
-    if pending.new != live and pending.new != records.BASELINE:
-        discard(root_fd, pending.new)
-        done.append(f"removed generation {pending.new}, which was never activated")
-    os.unlink(records.PENDING, dir_fd=root_fd)
-    durable.sync_fd(root_fd)
-    return done
+    todo = moving.todo(pending, live, file)
+    if todo == "finish":
+        moving.move(root_fd, file, limits, pending)
+        return [f"finished going back: generation {pending.new} is live"]
+    if todo == "settle":
+        why = "the run that made this generation live ended before it wrote so"
+        moving.settle(root_fd, file, limits, pending, recovered=why)
+        return [f"finished an interrupted {pending.verb}: generation {live} is live"]
+    if moving.abandon(root_fd, pending):
+        return [f"removed generation {pending.new}, which was never activated"]
+    return [f"undid an interrupted {pending.verb}: generation {live} is live as before"]
 
 
 def _settle_history(root_fd: int, file: str, limits: Limits, live: int) -> list[str]:
@@ -72,30 +83,3 @@ def _settle_history(root_fd: int, file: str, limits: Limits, live: int) -> list[
         ),
     )
     return [f"generation {live} went live in an interrupted run"]
-
-
-def read_generation(root_fd: int, number: int, file: str, limits: Limits) -> Generation:
-    """The record of a generation. Raises StoreDamagedError when it is not what it must be."""
-    name = f"{records.generation_name(number)}/{records.GENERATION}"
-    try:
-        found = records.read(Generation, name, dir_fd=root_fd, limits=limits, file=f"{file}/{name}")
-    except NotFoundError as error:
-        raise StoreDamagedError("a generation has no record", file=f"{file}/{name}") from error
-    if found.number != number:
-        raise StoreDamagedError(
-            "a generation's record is of another", file=f"{file}/{name}", found=found.number
-        )
-    return found
-
-
-def discard(root_fd: int, number: int) -> None:
-    """Removes a generation: renamed to the trash durably, then unlinked. Raises OSError."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(records.TRASH, 0o700, dir_fd=root_fd)
-    name = f"{records.TRASH}/{number}"
-    durable.remove_tree(name, dir_fd=root_fd)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(records.generation_name(number), name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
-        durable.sync_dir(records.GENERATIONS, dir_fd=root_fd)
-        durable.remove_tree(name, dir_fd=root_fd)
-    durable.remove_tree(records.TRASH, dir_fd=root_fd)

@@ -1,5 +1,7 @@
-"""How an untouched file gets from one generation into the next without being copied.
+"""How what does not change gets from one generation into the next without being copied.
 
+snapshot   a btrfs subvolume's snapshot: the whole tree in one step, whatever its
+           size; single files as by reflink
 reflink    FICLONE: a new file that shares the old one's blocks (btrfs, XFS,
            overlays over them); APFS has the same as clonefile
 hardlink   the same file under a second name; right because files of a
@@ -17,13 +19,18 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 import sys
 
-from ..errors import StoreStateError
+from ..errors import StoreStateError, UnsafePathError
+from . import btrfs
 from .durable import write_all
 
-STRATEGIES = ("reflink", "hardlink", "copy")
+#: best first; each file system that can do one can do those behind it
+STRATEGIES = ("snapshot", "reflink", "hardlink", "copy")
 AUTO = "auto"
+#: those whose files share blocks with the old ones and can be changed by themselves
+CLONING = ("snapshot", "reflink")
 
 _FICLONE = 0x40049409
 _CHUNK = 1 << 20
@@ -51,7 +58,7 @@ def probe(dir_fd: int) -> str:
     try:
         write_all(old, b"\0" * 4096)
         if _try_reflink(old, dir_fd, names[1]):
-            return "reflink"
+            return "snapshot" if _has_subvolumes(dir_fd, names[2]) else "reflink"
         if _try_link(dir_fd, names[0], dir_fd, names[2]):
             return "hardlink"
         return "copy"
@@ -70,14 +77,42 @@ def choose(wanted: str, dir_fd: int) -> str:
     if wanted == "copy":
         return wanted
     found = probe(dir_fd)
-    if wanted in (AUTO, found) or (wanted == "hardlink" and found == "reflink"):
-        return found if wanted == AUTO else wanted
+    if wanted == AUTO:
+        return found
+    if STRATEGIES.index(wanted) >= STRATEGIES.index(found):
+        return wanted
     raise StoreStateError(
         f"this file system cannot do {wanted}",
         expected=wanted,
         found=found,
         hint="Leave the strategy to bsipatch, or choose the one found.",
     )
+
+
+def start_tree(
+    strategy: str, parent: int, name: str, *, base_dir: int | None = None, base: str = ""
+) -> bool:
+    """Makes the directory `name` that a new tree goes into.
+
+    Where `strategy` is "snapshot" it is a subvolume, so that later trees can be
+    snapshots of it; and when `base` (reached from `base_dir`) is one too, it
+    begins as that one's snapshot and True is returned: what does not change is
+    there already.  Otherwise it is empty.  Raises OSError.
+    """
+    if strategy == "snapshot":
+        if base_dir is not None:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            old = os.open(base, flags, dir_fd=base_dir)
+            try:
+                if btrfs.snapshot(old, parent, name):
+                    return True
+            finally:
+                os.close(old)
+        if btrfs.create(parent, name):
+            os.chmod(name, 0o700, dir_fd=parent)
+            return False
+    os.mkdir(name, 0o700, dir_fd=parent)
+    return False
 
 
 def place(
@@ -94,7 +129,9 @@ def place(
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     old = os.open(old_name, flags, dir_fd=old_dir)
     try:
-        cloned = strategy == "reflink" and _try_reflink(old, new_dir, new_name)
+        if not stat.S_ISREG(os.fstat(old).st_mode):  # it was one when it was looked at
+            raise UnsafePathError("is no longer a regular file", file=old_name)
+        cloned = strategy in CLONING and _try_reflink(old, new_dir, new_name)
         create = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         if not cloned:
             create |= os.O_CREAT | os.O_EXCL
@@ -149,6 +186,15 @@ def _try_link(old_dir: int, old_name: str, new_dir: int, new_name: str) -> bool:
         if error.errno in _CANNOT:
             return False
         raise
+    return True
+
+
+def _has_subvolumes(dir_fd: int, name: str) -> bool:
+    """Whether subvolumes can be made and removed here, by us."""
+    if not btrfs.create(dir_fd, name):
+        return False
+    if not btrfs.delete(dir_fd, name):
+        os.rmdir(name, dir_fd=dir_fd)
     return True
 
 

@@ -1,7 +1,8 @@
 """Builds a new tree from a base tree and an update, beside everything that is live.
 
 Nothing here touches the base: every new file is a name of its own in the stage,
-and what is shared (hard links, clones) is shared untouched.
+and what is shared (snapshots, clones, hard links) is shared untouched.  A stage
+that begins as a snapshot of the base has only what differs removed and made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import mmap
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,17 +24,22 @@ from ..package import Package
 from ..parallel import each
 from ..tree import State
 from . import snapshot
-from .beneath import CREATE, DIRECTORY, Beneath
+from .beneath import CREATE, DIRECTORY, Beneath, InOrder
+from .seeded import clear_for, drop_strangers
+from .sharing import LEAST_RUN, SharingWriter
+from .witness import Seen, Witness
 from .work import Share, Work
 
 #: files from here on get all threads, one after the other; smaller ones a thread each
 _LARGE = 32 << 20
 #: payloads from here on go through a private file instead of memory
 _SPOOL = 8 << 20
+#: untouched files that one thread brings in before it looks for more
+_BATCH = 256
 
 
 class Stage:
-    """One update being laid out: `base` is read, `new` is an empty directory to fill."""
+    """One update being laid out: `base` is read, `new` is empty or a snapshot of the base."""
 
     def __init__(
         self,
@@ -44,12 +51,21 @@ class Stage:
         strategy: str,
         work: Work,
         limits: Limits,
+        witness: Witness | None = None,
     ) -> None:
         """`scratch_fd` is a private directory for payloads that do not fit into memory."""
         self._package, self._manifest = package, package.manifest
         self._base, self._new, self._scratch = base, new, scratch_fd
         self._strategy, self._work, self._limits = strategy, work, limits
+        self._witness = witness
         self._old = {a.path: a.old for a in self._manifest.actions if a.old is not None}
+        with os.scandir(new.fd) as entries:
+            self._seeded = next(entries, None) is not None
+        # what came in from the base one by one, or all at once, and is vouched for as there
+        self._intact: dict[str, tuple[Seen, State]] = {}
+        self._kept: dict[str, State] = {}
+        #: bytes of patched files that refer to the base's blocks, and bytes written
+        self.shared = self.written = 0
 
     def build(self) -> None:
         """Lays out every entry of the result; contents are checked by `read_back`.
@@ -57,33 +73,63 @@ class Stage:
         Raises TreeDriftError, NewMismatchError, MismatchError, CancelledError,
         SystemCallError and what reading payloads and patches raises.
         """
+        actions = self._manifest.actions  # in path order: parents come first
         folders: list[tuple[str, State]] = []
-        files: list[tuple[Action, State]] = []
-        for action in self._manifest.actions:  # in path order: parents come first
+        if self._seeded:
+            drop_strangers(self._new, self._old, self._work)
+            folders += clear_for(self._new, actions)
+            self._kept = {a.path: a.old for a in actions if a.do == "keep" and a.old is not None}
+            actions = tuple(action for action in actions if action.do != "keep")
+        untouched: list[tuple[Action, State]] = []
+        made: list[tuple[Action, State]] = []
+        for action in actions:
             result = action.result
             if result is None:
                 continue
             if result.kind == "file":
-                files.append((action, result))
-                continue
-            with self._new.parent(action.path) as (fd, name):
-                if result.kind == "dir":
-                    os.mkdir(name, 0o700, dir_fd=fd)
-                    folders.append((action.path, result))
-                else:
-                    os.symlink(result.target, name, dir_fd=fd)
-        self._make_files(files)
-        for path, state in reversed(folders):  # children first: a folder may become read-only
+                is_shared = action.do in ("keep", "chmod", "clone")
+                (untouched if is_shared else made).append((action, result))
+            elif self._seeded and action.do == "chmod":
+                folders.append((action.path, result))
+            else:
+                with self._new.parent(action.path) as (fd, name):
+                    if result.kind == "dir":
+                        os.mkdir(name, 0o700, dir_fd=fd)
+                        folders.append((action.path, result))
+                    else:
+                        os.symlink(result.target, name, dir_fd=fd)
+        self._make_files(untouched, made)
+        # children first: a folder may become read-only
+        for path, state in sorted(dict(folders).items(), reverse=True):
             with self._new.opened(path, DIRECTORY) as fd:
                 self._like_base(fd, path)
                 _set_xattrs(fd, state, self._manifest)
                 os.fchmod(fd, state.mode)
         os.fchmod(self._new.fd, os.fstat(self._base.fd).st_mode & 0o777)
 
-    def _make_files(self, files: list[tuple[Action, State]]) -> None:
-        self._work.begin("building", sum(state.size for _, state in files))
-        small = [(action, state) for action, state in files if state.size < _LARGE]
-        large = [(action, state) for action, state in files if state.size >= _LARGE]
+    def known(self, path: str, status: os.stat_result) -> State | None:
+        """What a file of the built tree is, when its base's witness vouches for it unread."""
+        if path in self._intact:
+            seen, state = self._intact[path]
+            return state if seen == Seen.of(status) else None
+        kept = self._kept.get(path)
+        if kept is None or self._witness is None or not self._witness.vouches(path, status):
+            return None
+        return kept
+
+    def _make_files(
+        self, untouched: list[tuple[Action, State]], made: list[tuple[Action, State]]
+    ) -> None:
+        self._work.begin("building", sum(state.size for _, state in [*untouched, *made]))
+        batches = [untouched[at : at + _BATCH] for at in range(0, len(untouched), _BATCH)]
+        each(
+            len(batches),
+            self._work.jobs,
+            lambda index: self._share_all(batches[index]),
+            tick=self._work.check,
+        )
+        small = [(action, state) for action, state in made if state.size < _LARGE]
+        large = [(action, state) for action, state in made if state.size >= _LARGE]
         small.sort(key=lambda item: -item[1].size)  # stable: equal sizes stay in path order
         each(
             len(small),
@@ -98,29 +144,49 @@ class Stage:
         self._work.check()
         share = Share(self._work, state.size)
         try:
-            if action.do in ("keep", "chmod", "clone"):
-                self._share(action, state)
-            else:
-                self._write(action, state, share, jobs)
+            self._write(action, state, share, jobs)
         except OSError as error:
             raise from_os_error(error, action.path, "cannot make the file") from error
         share.finish()
 
-    def _share(self, action: Action, state: State) -> None:
-        """A file whose bytes the base already has."""
-        old = self._old[action.base]
-        private = (old.mode, old.xattrs) != (state.mode, state.xattrs)
-        with (
-            self._base.parent(action.base) as (old_dir, old_name),
-            self._new.parent(action.path) as (new_dir, new_name),
-        ):
-            snapshot.place(self._strategy, old_dir, old_name, new_dir, new_name, private=private)
+    def _share_all(self, batch: list[tuple[Action, State]]) -> None:
+        """Some files whose bytes the base already has, by one thread."""
+        with self._base.in_order() as old, self._new.in_order() as new:
+            for action, state in batch:
+                self._work.check()
+                try:
+                    self._share(action, state, old, new)
+                except OSError as error:
+                    raise from_os_error(error, action.path, "cannot make the file") from error
+                self._work.advance(state.size)
+
+    def _share(self, action: Action, state: State, old: InOrder, new: InOrder) -> None:
+        had = self._old[action.base]
+        private = (had.mode, had.xattrs) != (state.mode, state.xattrs)
+        new_dir, new_name = new.at(action.path)
+        if not (self._seeded and action.do == "chmod"):  # a snapshot's file is its own already
+            old_dir, old_name = old.at(action.base)
+            vouched = self._vouched(action.base, old_dir, old_name)
+            how = snapshot.place(
+                self._strategy, old_dir, old_name, new_dir, new_name, private=private
+            )
+            # a clone's attributes were copied as far as that was possible, a link's are the same
+            same = how == "hardlink" or (how == "reflink" and not self._manifest.xattrs)
+            if vouched and same and not private and had.digest == state.digest:
+                now = os.stat(new_name, dir_fd=new_dir, follow_symlinks=False)
+                self._intact[action.path] = (Seen.of(now), state)
         if private:
             with self._new.opened(action.path) as fd:
                 if self._manifest.xattrs:
                     os.fchmod(fd, 0o600)  # attributes can only be set on what is writable
                     _set_xattrs(fd, state, self._manifest)
                 os.fchmod(fd, state.mode)
+
+    def _vouched(self, path: str, folder: int, name: str) -> bool:
+        if self._witness is None:
+            return False
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return stat.S_ISREG(status.st_mode) and self._witness.vouches(path, status)
 
     def _write(self, action: Action, state: State, share: Share, jobs: int) -> None:
         """A file with bytes of its own: patched, or from a payload that holds all of it."""
@@ -147,6 +213,8 @@ class Stage:
             memory_budget=payload.memory or self._limits.memory_budget,
         )
         with self._base.opened(action.base) as old, self._patch_bytes(action.payload) as patch:
+            sharing = self._strategy in snapshot.CLONING and payload.size >= LEAST_RUN
+            sink = SharingWriter(old, new) if sharing else None
             try:
                 delta.apply_to_fd(
                     old,
@@ -156,7 +224,10 @@ class Stage:
                     jobs=jobs,
                     progress=share,
                     limits=limits,
+                    sink=sink,
                 )
+                if sink is not None:
+                    sink.finish()
             except OldMismatchError as error:
                 raise TreeDriftError(
                     f"baseline drifted: {action.base}, other content", file=action.base

@@ -21,14 +21,15 @@ from ..errors import BsipatchError, NotFoundError, StoreDamagedError, StoreState
 from ..limits import DEFAULT, Limits
 from ..manifest import Manifest
 from ..tree import Entry, Tree, check_tree
-from . import collecting, durable, history, live, records
+from . import bars, collecting, durable, exchange, history, live, records, trials
 from .beneath import DIRECTORY
 from .eligibility import without_xattrs
+from .generations import read_generation
 from .history import Event
-from .live import Reverted
 from .lock import holder, locked
-from .records import Generation, Identity
-from .recovery import read_generation, recover
+from .records import Bar, Generation, Identity, Trial
+from .recovery import recover
+from .reverting import Reverted, revert
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Status:
     generations every complete generation's number
     busy        who holds the store right now, None when nobody does
     unfinished  what an interrupted run left; the next writer clears it away
+    trial       the live generation has yet to prove itself; None when it is good
+    barred      the improvements that are not wanted again
     """
 
     live: Path
@@ -51,6 +54,8 @@ class Status:
     manifest: Manifest | None
     busy: str | None
     unfinished: tuple[str, ...]
+    trial: Trial | None
+    barred: tuple[Bar, ...]
 
 
 class Store:
@@ -105,6 +110,10 @@ class Store:
     @property
     def live_path(self) -> Path:
         """Path of the live tree; it stays the same, what it leads to changes."""
+        with contextlib.suppress(OSError, BsipatchError):
+            record = exchange.exchanged(self.fd)
+            if record is not None:
+                return Path(record.path)
         return self.root / records.CURRENT / records.TREE
 
     def tree_path(self, number: int) -> Path:
@@ -188,8 +197,32 @@ class Store:
                 generations=tuple(records.generation_numbers(self.fd)),
                 manifest=self.manifest(generation.number),
                 busy=busy,
-                unfinished=() if busy else tuple(records.leftovers(self.fd)),
+                unfinished=() if busy else self.unfinished(),
+                trial=self._trial_of(generation.number),
+                barred=self.bars(),
             )
+
+    def unfinished(self) -> tuple[str, ...]:
+        """What an interrupted run left, or one that is under way. Raises OSError."""
+        found = records.leftovers(self.fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(records.PENDING, dir_fd=self.fd, follow_symlinks=False)
+            found.append(records.PENDING)
+        return tuple(sorted(found))
+
+    def trial(self) -> Trial | None:
+        """The trial of the live generation; None when that is good."""
+        with durable.system_calls("reading the trial", self.root):
+            return self._trial_of(records.live_number(self.fd, self.file))
+
+    def _trial_of(self, number: int) -> Trial | None:
+        """A trial of any other generation is void: recovery removes it."""
+        trial = trials.read(self.fd, self.file, self.limits)
+        return trial if trial is not None and trial.number == number else None
+
+    def bars(self) -> tuple[Bar, ...]:
+        """The improvements that are not wanted again, oldest first."""
+        return bars.read(self.fd, self.file, self.limits)
 
     def history(self) -> list[Event]:
         """What happened, oldest first."""
@@ -207,14 +240,39 @@ class Store:
         with locked(self.fd, doing, timeout=self.limits.lock_timeout, file=self.file):
             yield recover(self.fd, self.file, self.limits)
 
-    def revert(self, *, baseline: bool = False) -> Reverted:
+    def revert(self, *, baseline: bool = False, remove: bool = False, reason: str = "") -> Reverted:
         """Back to the generation before the live one, or all the way to the baseline.
 
-        Moves the pointer: no file is read or written.  Raises StoreStateError
-        when the baseline is live already, StoreBusyError.
+        Moves the pointer: no file is read or written.  What is left behind does
+        not come back by itself (see bars.py); `reason` says why, for people.
+        remove: to the baseline, and called so.  Raises StoreStateError when the
+        baseline is live already, StoreBusyError.
         """
-        with self.writing("revert"):
-            return live.revert(self.fd, self.file, self.limits, baseline=baseline)
+        with self.writing("remove" if remove else "revert"):
+            return revert(
+                self.fd, self.file, self.limits, baseline=baseline, remove=remove, reason=reason
+            )
+
+    def allow(self, wanted: str) -> tuple[Bar, ...]:
+        """Lifts the bars that a person means: letter, build, digest or "all"; returns them.
+
+        Raises NotFoundError that lists what is barred, StoreBusyError.
+        """
+        with self.writing("allow"), durable.system_calls("lifting a bar", self.root):
+            chosen = bars.select(self.bars(), wanted)
+            lifted = bars.lift(self.fd, {bar.manifest for bar in chosen}, self.file, self.limits)
+            now = self.live()
+            for bar in lifted:
+                event = history.event(
+                    "allowed",
+                    now.number,
+                    display=now.display,
+                    build=now.build,
+                    reason=f"{bar.display}, build {bar.build}, was barred: {bar.reason}",
+                    by=bars.person(),
+                )
+                history.append(self.fd, event)
+            return lifted
 
     def collect(self) -> collecting.Collected:
         """Removes every generation but the baseline, the live one and the one before it."""

@@ -14,8 +14,14 @@ from bsipatch.tree.compare import Difference, DifferenceKind, compare
 from bsipatch.tree.entry import Entry, Kind, State, Tree
 from bsipatch.tree.frameworks import Framework, frameworks
 from bsipatch.tree.names import check_path, check_tree, fold
-from bsipatch.tree.verity import VerityHasher, verity_digest, verity_digest_fd
-from bsipatch.tree.walk import Progress, walk
+from bsipatch.tree.verity import (
+    VerityHasher,
+    block_digests,
+    digest_of_blocks,
+    verity_digest,
+    verity_digest_fd,
+)
+from bsipatch.tree.walk import Memory, Progress, walk
 
 __all__ = [
     "Difference",
@@ -23,13 +29,16 @@ __all__ = [
     "Entry",
     "Framework",
     "Kind",
+    "Memory",
     "Progress",
     "State",
     "Tree",
     "VerityHasher",
+    "block_digests",
     "check_path",
     "check_tree",
     "compare",
+    "digest_of_blocks",
     "fold",
     "frameworks",
     "verity_digest",

@@ -84,15 +84,16 @@ class Entry(State, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
         )
 
 
+_HEAD = struct.Struct("<cIQIIII")
+
+
 def _canonical(entry: Entry) -> bytes:
     """One entry's bytes in the tree digest: each variable part goes with its length."""
-    xattrs = b"".join(
-        struct.pack("<II", len(name.encode()), len(value)) + name.encode() + value
-        for name, value in entry.xattrs
-    )
+    xattrs = b""
+    for name, value in entry.xattrs:
+        xattrs += struct.pack("<II", len(name.encode()), len(value)) + name.encode() + value
     path, target = path_order(entry.path), entry.target.encode()
-    head = struct.pack(
-        "<cIQIIII",
+    head = _HEAD.pack(
         _KIND_BYTES[entry.kind],
         entry.mode,
         entry.size,

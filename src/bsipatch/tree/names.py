@@ -16,6 +16,11 @@ __all__ = ["check_path", "check_state", "check_tree", "fold"]
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]|\.\.namedfork", re.IGNORECASE)
 #: the store's own names begin so
 _OWN_PREFIX = ".bsipatch"
+#: text in which there is nothing to find fault with: printable ASCII without the backslash
+_PLAIN_TEXT = re.compile(r"[ -\[\]-~]*")
+#: a path that passes every rule but those on lengths: plain text, no name that begins with a dot
+_PLAIN_NAME = r"(?!\.)(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:/|\Z))[ -.0-\[\]-~]+"
+_PLAIN_PATH = re.compile(f"{_PLAIN_NAME}(?:/{_PLAIN_NAME})*", re.IGNORECASE | re.ASCII)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _XATTR_PREFIXES = ("user.", "com.apple.")
 #: links followed in a row before a chain counts as a cycle
@@ -26,6 +31,8 @@ _STEPS_PER_LINK = 512
 
 def fold(name: str) -> str:
     """What a host that ignores case and normalisation sees: equal results mean a collision."""
+    if name.isascii():
+        return name.lower()  # normal in every form; most names are, and trees have many
     folded = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded))
 
@@ -35,14 +42,20 @@ def _check_name(name: str, path: str, limits: Limits) -> None:
         raise UnsafePathError("has an empty, '.' or '..' component", file=path)
     if _RESERVED.fullmatch(name) or fold(name).startswith(_OWN_PREFIX):
         raise UnsafePathError(f"{name!r} is a reserved name", file=path)
-    if len(name.encode()) > limits.max_name:
-        raise LimitError(
-            "a name is too long", file=path, expected=limits.max_name, found=len(name.encode())
-        )
+    length = _length(name)
+    if length > limits.max_name:
+        raise LimitError("a name is too long", file=path, expected=limits.max_name, found=length)
+
+
+def _length(text: str) -> int:
+    """Bytes of its UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _check_text(text: str, what: str) -> None:
     """No control characters, backslashes or lone surrogates; composed (NFC)."""
+    if _PLAIN_TEXT.fullmatch(text):
+        return
     if not text.isascii():
         try:
             text.encode()
@@ -61,10 +74,16 @@ def check_path(path: str, *, limits: Limits = DEFAULT) -> None:
 
     Raises UnsafePathError, or LimitError when it is longer or deeper than the limits.
     """
+    if (
+        len(path) <= min(limits.max_name, limits.max_path)
+        and path.count("/") < limits.max_depth
+        and _PLAIN_PATH.fullmatch(path)
+    ):
+        return  # as nearly every path does, and trees have many
     _check_text(path, "the path")
     if path.startswith("/"):
         raise UnsafePathError("is absolute", file=path)
-    if len(path.encode()) > limits.max_path:
+    if _length(path) > limits.max_path:
         raise LimitError(
             "the path is too long", file=path[:64], expected=limits.max_path, found=len(path)
         )
@@ -99,6 +118,8 @@ def check_state(state: State, path: str, *, limits: Limits = DEFAULT) -> None:
 
 
 def _check_xattrs(state: State, path: str, limits: Limits) -> None:
+    if not state.xattrs:
+        return
     if len(state.xattrs) > limits.max_xattrs:
         raise LimitError("has too many extended attributes", file=path)
     names = [name for name, _ in state.xattrs]

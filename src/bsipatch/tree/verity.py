@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from bsipatch.errors import from_os_error
 
-__all__ = ["VerityHasher", "verity_digest", "verity_digest_fd"]
+__all__ = ["VerityHasher", "block_digests", "digest_of_blocks", "verity_digest", "verity_digest_fd"]
 
 BLOCK = 4096
 HASH = 32
@@ -122,6 +122,37 @@ def verity_digest_fd(
     except OSError as error:
         raise from_os_error(error, detail="reading failed") from error
     return hasher.hexdigest(), hasher.size
+
+
+def block_digests(fd: int, size: int) -> list[bytes | None]:
+    """SHA-256 of each of the blocks that `size` bytes have; None for one that cannot be read.
+
+    Together with digest_of_blocks() this tells which blocks of two copies differ, and
+    whether blocks taken from several copies make the file that a digest stands for.
+    """
+    found: list[bytes | None] = []
+    for at in range(0, size, BLOCK):
+        length = min(BLOCK, size - at)
+        try:
+            data = os.pread(fd, length, at)
+        except OSError:
+            data = b""
+        whole = len(data) == length
+        found.append(hashlib.sha256(data.ljust(BLOCK, b"\0")).digest() if whole else None)
+    return found
+
+
+def digest_of_blocks(blocks: Sequence[bytes], size: int) -> str:
+    """The digest, as hex, of a file of `size` bytes whose blocks have these SHA-256 digests."""
+    level = list(blocks)
+    while len(level) > 1:
+        per_block = BLOCK // HASH
+        level = [
+            hashlib.sha256(b"".join(level[at : at + per_block]).ljust(BLOCK, b"\0")).digest()
+            for at in range(0, len(level), per_block)
+        ]
+    root = level[0] if level else bytes(HASH)
+    return hashlib.sha256(_DESCRIPTOR.pack(1, 1, 12, 0, 0, size, root)).hexdigest()
 
 
 def verity_digest(file: str | os.PathLike[str] | IO[bytes]) -> str:

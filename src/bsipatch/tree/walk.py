@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import Protocol
 
 from bsipatch.errors import (
     BsipatchError,
@@ -18,11 +20,11 @@ from bsipatch.errors import (
     from_os_error,
 )
 from bsipatch.limits import DEFAULT, Limits
-from bsipatch.tree.entry import Entry, Tree
+from bsipatch.tree.entry import Entry, State, Tree
 from bsipatch.tree.names import check_path, check_tree
 from bsipatch.tree.verity import verity_digest_fd
 
-__all__ = ["Progress", "walk"]
+__all__ = ["Memory", "Progress", "walk"]
 
 #: gets the number of bytes just read; may raise to stop
 Progress = Callable[[int], None]
@@ -33,6 +35,19 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT_XATTRS = ("user.", "com.apple.")
 
 
+class Memory(Protocol):
+    """What a caller knows of files already, and is told of those that are read."""
+
+    def recall(self, path: str, status: os.stat_result) -> State | None:
+        """What the file is, when it need not be read. Called by the walking thread alone.
+
+        Only the digest counts, and on a walk with extended attributes those.
+        """
+
+    def note(self, path: str, status: os.stat_result) -> None:
+        """The file was digested; it looked so before and after. Called by any thread."""
+
+
 def walk(
     root: str | os.PathLike[str] | int,
     *,
@@ -40,6 +55,8 @@ def walk(
     jobs: int = 1,
     progress: Progress | None = None,
     limits: Limits = DEFAULT,
+    memory: Memory | None = None,
+    uncached: bool = False,
 ) -> Tree:
     """The tree below `root`, a directory's path (its last component may be a link) or descriptor.
 
@@ -47,6 +64,7 @@ def walk(
     by `jobs` threads.  Hard links count as separate files.  With `xattrs`, extended attributes
     named user.* and com.apple.* are read too, where the system has them.  `progress` gets the
     number of file bytes just read; it may be called from any of the threads, and may raise.
+    `memory` can spare files from being read.  `uncached` reads from the disk what is not dirty.
     Raises NotFoundError, SystemCallError, LimitError, UnsafePathError (devices, fifos, sockets,
     setuid, names that check_path refuses, links that lead out) and TreeDriftError (something
     changed while it was read).
@@ -61,7 +79,8 @@ def walk(
         raise NotFoundError("is not a directory", file=shown) from None
     except OSError as error:
         raise from_os_error(error, shown, "cannot open") from error
-    walker = _Walker(shown, xattrs, max(1, min(jobs, limits.max_jobs)), progress, limits)
+    threads = max(1, min(jobs, limits.max_jobs))
+    walker = _Walker(shown, xattrs, threads, progress, limits, memory, uncached)
     try:
         entries = walker.run(top)
     finally:
@@ -76,13 +95,22 @@ def _open_root(path: Path) -> int:
 
 class _Walker:
     def __init__(
-        self, shown: Path, xattrs: bool, jobs: int, progress: Progress | None, limits: Limits
+        self,
+        shown: Path,
+        xattrs: bool,
+        jobs: int,
+        progress: Progress | None,
+        limits: Limits,
+        memory: Memory | None,
+        uncached: bool,
     ) -> None:
         self._shown = shown
         self._xattrs = xattrs
         self._progress = progress
         self._limits = limits
         self._jobs = jobs
+        self._memory = memory
+        self._forget = getattr(os, "posix_fadvise", None) if uncached else None
         self._entries: list[Entry] = []
         self._files: list[tuple[Future[Entry], int]] = []
         # Files wait for a thread with their descriptor open, so their number is bounded.
@@ -101,6 +129,7 @@ class _Walker:
 
     def _directory(self, fd: int, prefix: str, pool: ThreadPoolExecutor) -> None:
         try:
+            os.lseek(fd, 0, os.SEEK_SET)  # btrfs lists what was there when it was opened or rewound
             names = sorted(os.listdir(fd), key=os.fsencode)
         except OSError as error:
             raise self._failed("cannot list", prefix, error) from error
@@ -121,6 +150,8 @@ class _Walker:
             self._check_type(status, path)
             is_dir = stat.S_ISDIR(status.st_mode)
             if not is_dir:
+                if self._recalled(status, path):
+                    return
                 self._wait_for_slot()
             try:
                 fd = os.open(name, _DIRECTORY if is_dir else _FILE, dir_fd=parent)
@@ -147,6 +178,25 @@ class _Walker:
         else:
             self._files.append((pool.submit(self._file, fd, status, path), fd))
 
+    def _recalled(self, status: os.stat_result, path: str) -> bool:
+        """Whether the file is known without being opened; then its entry was added."""
+        known = None if self._memory is None else self._memory.recall(path, status)
+        if known is None:
+            return False
+        self._entries.append(
+            Entry(
+                path=path,
+                kind="file",
+                mode=stat.S_IMODE(status.st_mode),
+                size=status.st_size,
+                digest=known.digest,
+                xattrs=known.xattrs if self._xattrs else (),
+            )
+        )
+        if self._progress is not None:
+            self._progress(status.st_size)
+        return True
+
     def _wait_for_slot(self) -> None:
         """Waits for a descriptor to be free; a failed digest ends the walk instead."""
         while not self._open_files.acquire(timeout=1.0):
@@ -159,10 +209,15 @@ class _Walker:
     def _file(self, fd: int, listed: os.stat_result, path: str) -> Entry:
         try:
             before = self._same(fd, listed, path)
+            if self._forget is not None:
+                with contextlib.suppress(OSError):
+                    self._forget(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             digest, size = verity_digest_fd(fd, most=before.st_size, progress=self._progress)
             after = os.fstat(fd)
             if size != before.st_size or _version(before) != _version(after):
                 raise TreeDriftError("changed while it was read", file=self._shown / path)
+            if self._memory is not None:
+                self._memory.note(path, before)
             return Entry(
                 path=path,
                 kind="file",

@@ -1,0 +1,205 @@
+"""The one way in which the pointer moves: apply, revert, remove, going back, and recovery.
+
+A move is written down in pending.json before anything else happens, carried
+out, and settled; only then does the record go.  Whoever finds the record knows
+from it and from the pointer what is left to do: TABLE.
+
+Abandoning removes a generation that never went live, and leaves everything
+else as it was.  Finishing moves the pointer: that a trial failed was decided
+before.  Settling writes what the move means: the trial that it begins or ends,
+the bars, the line of the history.  All three can be interrupted anywhere and
+done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..errors import StoreDamagedError
+from ..limits import Limits
+from . import bars, durable, exchange, grouped, history, live, records, trials
+from .generations import discard, read_generation
+from .records import Pending
+
+Todo: TypeAlias = Literal["abandon", "finish", "settle"]
+
+#: (verb, state, whether `new` is live) -> what is left to do.  A verb has only the states it
+#: goes through; `new` live in the state intent cannot be, and then the pointer is believed.
+TABLE: dict[tuple[str, str, bool], Todo] = {
+    ("apply", "intent", False): "abandon",
+    ("apply", "intent", True): "settle",
+    ("apply", "ready", False): "abandon",
+    ("apply", "ready", True): "settle",
+    ("revert", "ready", False): "abandon",
+    ("revert", "ready", True): "settle",
+    ("remove", "ready", False): "abandon",
+    ("remove", "ready", True): "settle",
+    ("back", "ready", False): "finish",
+    ("back", "ready", True): "settle",
+}
+
+#: the history's word for a move: by verb, and for going back by the bar that it leaves
+_WORDS = {"apply": "apply", "revert": "revert", "remove": "remove"}
+_BACK = {"health": "unhealthy", "starts": "gave-up", "publisher": "withdrawn"}
+_UNDONE = "undone"
+
+#: a full disk must not keep anyone from going back
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def todo(pending: Pending, live_number: int, file: str) -> Todo:
+    """What a record found by recovery asks for. Raises StoreDamagedError."""
+    found = TABLE.get((pending.verb, pending.state, pending.new == live_number))
+    if found is None:
+        raise StoreDamagedError(
+            "a move of the pointer is in a state that it cannot have",
+            file=f"{file}/{records.PENDING}",
+            found=f"{pending.verb} {pending.state}",
+        )
+    return found
+
+
+def write(root_fd: int, pending: Pending, *, sync: bool = True) -> None:
+    """Writes a move down, durably. Raises OSError.
+
+    Without `sync` the caller makes the folder last, with the flip that follows.
+    """
+    durable.replace_file(records.PENDING, records.encode(pending), dir_fd=root_fd, sync=sync)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of one store's pointer: its folder, its path for messages, its limits, the record."""
+
+    root_fd: int
+    file: str
+    limits: Limits
+    pending: Pending
+
+
+def move(root_fd: int, file: str, limits: Limits, pending: Pending) -> list[str]:
+    """A move to a generation that is there already; the store must be locked and recovered.
+
+    Opens no file of either tree.  Where the disk is full the pointer moves all
+    the same, and the sentences that come back say what could not be written.
+    Raises OSError.
+    """
+    return move_together([Move(root_fd, file, limits, pending)])
+
+
+def move_together(moves: Sequence[Move]) -> list[str]:
+    """`move` for one store, or for several components of a group in one step."""
+    first = moves[0]
+    together = first.pending.group
+    # The pointer of most stores lies in the same folder as the record: one sync, in settling,
+    # makes both last. Cut off before it, recovery finds neither, the record, or both.
+    apart = (
+        bool(together)
+        or grouped.name_of(first.root_fd) is not None
+        or exchange.shown(first.root_fd) is not None
+    )
+    written = [
+        _unless_full(functools.partial(write, move.root_fd, move.pending, sync=apart))
+        for move in moves
+    ]
+    try:
+        if together:
+            live.flip_together(first.root_fd, together)
+        else:
+            live.flip(first.root_fd, first.pending.new, sync=not written[0])
+    except BaseException:
+        for move in moves:
+            if move.pending.verb != "back":  # that one is due whatever happens
+                with contextlib.suppress(OSError):
+                    durable.remove_file(records.PENDING, dir_fd=move.root_fd)
+        raise
+    settled = [
+        _unless_full(functools.partial(settle, move.root_fd, move.file, move.limits, move.pending))
+        for move in moves
+    ]
+    if all(settled):
+        return []
+    durable.sync_fd(first.root_fd)
+    return ["the disk is full: the history and the bars could not be written yet"]
+
+
+def _unless_full(action: Callable[[], object]) -> bool:
+    """Whether it was done; False when the disk is full. Raises any other OSError."""
+    try:
+        action()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return False
+    return True
+
+
+def settle(
+    root_fd: int, file: str, limits: Limits, pending: Pending, *, recovered: str = ""
+) -> None:
+    """Writes down what a move that took place means, and removes its record.
+
+    Idempotent.  `recovered` is the reason to write when recovery does it.  Raises OSError.
+    """
+    if pending.trial is not None:
+        trials.write(root_fd, pending.trial)
+    else:
+        durable.remove_file(records.TRIAL, dir_fd=root_fd, sync=False)
+    # The sync of the bars' folder covers the pointer. The record that a power cut brings back
+    # after that is settled again, which changes nothing.
+    covered = bars.put(root_fd, pending.bars, file, limits) and pending.verb != "apply"
+    last = history.last(root_fd)
+    if (
+        last is None
+        or (last.live, last.was) != (pending.new, pending.old)
+        or (last.time < pending.started)
+    ):
+        generation = read_generation(root_fd, pending.new, file, limits)
+        reason = "; ".join(part for part in (pending.reason, recovered) if part)
+        history.append(
+            root_fd,
+            history.event(
+                "recovered" if recovered else _word(pending),
+                pending.new,
+                was=pending.old,
+                display=generation.display,
+                build=generation.build,
+                source=pending.source,
+                reason=reason,
+                by=pending.by,
+            ),
+        )
+    durable.remove_file(records.PENDING, dir_fd=root_fd, sync=not covered)
+
+
+def abandon(root_fd: int, pending: Pending) -> bool:
+    """Undoes a move that did not take place; True when a generation went. Raises OSError."""
+    gone = False
+    if pending.verb == "apply" and pending.new != records.BASELINE:
+        gone = pending.new in records.generation_numbers(root_fd)
+        if gone:
+            discard(root_fd, pending.new)
+    durable.remove_file(records.PENDING, dir_fd=root_fd)
+    return gone
+
+
+def _word(pending: Pending) -> str:
+    if pending.verb != "back":
+        return _WORDS[pending.verb]
+    return _BACK[pending.bars[0].why] if pending.bars else _UNDONE
+
+
+def exists(root_fd: int, number: int) -> bool:
+    """Whether a generation's tree is there to go to."""
+    tree = f"{records.generation_name(number)}/{records.TREE}"
+    try:
+        os.close(os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
