@@ -8,10 +8,14 @@
 #   make sanitize    the tests again on a core built with ASan and UBSan
 #   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
 #                    property tests with many examples
+#   make conformance SUITE=DIR   a checkout of tuf-conformance against the device's client
+#   make crash       power cuts on ext4, btrfs and XFS, and failing system calls; crash-full: all
+#                    states, planted bugs and calls (as root, an hour)
 #   make bench       bsipatch and its peers on small public pairs, some minutes; bench-full: all
 #   make bench-kernels   the core's kernels, against the run before (BASE=0003 for another)
 #   make corpora     fetches the public file pairs (BSIPATCH_CORPORA says where to)
 #   make docs        the documentation as a site
+#   make man         the man pages in man/, completion scripts in build/completions
 #   make clean
 
 SHELL := /bin/bash
@@ -45,8 +49,8 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: help setup demo test lint format typecheck fuzz sanitize bench bench-full bench-kernels \
-    corpora docs clean
+.PHONY: conformance help setup demo test lint format typecheck fuzz sanitize bench bench-full bench-kernels \
+    corpora docs man clean
 
 help:
 	@sed -n 's/^#   \(make\)/  \1/p' Makefile
@@ -107,7 +111,7 @@ $(SANITIZED)/.built: $(VENV)/.extra-test $(CORE)
 
 # The sanitized core comes first on the path, with a fresh copy of the package around it.
 sanitize: $(SANITIZED)/.built
-	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h -o -name '*.html' | cut -d/ -f2- | \
+	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h -o -name '*.html' -o -name '*.json' | cut -d/ -f2- | \
 	    (cd src && xargs cp --parents -t ../$(SANITIZED))
 	@PYTHONPATH=$(SANITIZED) BSIPATCH_TEST_CFLAGS="$(SANITIZE)" PYTHONMALLOC=malloc \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" BSIPATCH_SANITIZED=1 \
@@ -122,6 +126,22 @@ build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
 fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
+
+conformance: $(VENV)/.extra-test
+	@cd $(SUITE) && PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
+	    tuf_conformance --entrypoint $(CURDIR)/tests/conformance/client.py $(PYTEST_ARGS)
+
+# As root; what this host cannot run is skipped aloud. CRASH_OUT holds the counts and states that failed.
+CRASH_OUT ?= build/crash
+CRASH := $(BIN)/python -m tests.crash
+crash: $(VENV)/.extra-test
+	@$(BIN)/python -m pytest -q -rs tests/crash $(PYTEST_ARGS)
+
+crash-full: $(VENV)/.extra-test
+	@mkdir -p $(CRASH_OUT)
+	@$(CRASH) run --states 100 --recoveries 1 --jobs $(JOBS) --save $(CRASH_OUT)/failed --out $(CRASH_OUT)/states.json
+	@$(CRASH) faults --out $(CRASH_OUT)/faults.json
+	@$(CRASH) planted --jobs $(JOBS) --out $(CRASH_OUT)/planted.json
 
 bench: $(VENV)/.extra-bench
 	@$(BIN)/python -m bench $(BENCH_ARGS)
@@ -145,7 +165,11 @@ corpora: $(VENV)/.ready
 docs: $(VENV)/.extra-docs
 	$(BIN)/mkdocs build --strict --site-dir site
 
+man: $(VENV)/.installed
+	@$(BIN)/python packaging/make_man.py man
+	@$(BIN)/python packaging/make_completions.py build/completions
+
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site man .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf src/*.egg-info src/bsipatch/_core/*.so src/bsipatch/_core/_bsipatch.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What a device does by itself: feeds, policy, conditions, telemetry, the agent."""
