@@ -1,0 +1,3 @@
+"""What the device side writes down below STORE/feed, each record durable and replaced whole."""
+
+from __future__ import annotations
