@@ -314,6 +314,7 @@ bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_le
     BSPI_TRY(gather_runs(patch, fault));
     BSPI_TRY(bspi_content_pages(content, &patch->old, read_new, patch, fault));
     patch->sha256 = bspi_sha256_best();
+    patch->sha256_two = bspi_sha256_two();
     patch->prepared = true;
     patch->control = NULL;
     if (bspi_cancelled(control))
@@ -321,30 +322,47 @@ bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_le
     return BSP_OK;
 }
 
-/* Hashes the pages that begin in this window; a page never leaves its window. */
+/* Hashes the pages of fill `index` that begin in this window; none leaves it. */
+static void hash_fill(bsp_patch *patch, size_t index, uint64_t begin, const uint8_t *out,
+                      size_t len) {
+    const bspi_fill *fill = &patch->content.fills[index];
+    uint64_t page = UINT64_C(1) << fill->page_bits, hash_len = bspi_fill_hash_len(fill->hash);
+    uint64_t end = BSPI_MIN(begin + len, fill->data_off + fill->data_len);
+    uint64_t at = BSPI_MAX(fill->data_off, begin);
+    uint8_t *to = patch->fill_bytes[index];
+    if (at < end)
+        to += (at - fill->data_off) / page * hash_len;
+    while (at < end) {
+        uint8_t digests[2][BSPI_SHA256_LEN];
+        const uint8_t *data = out + (at - begin);
+        uint64_t size = BSPI_MIN(page, end - at);
+        bool two = fill->hash != BSPI_FILL_SHA1 && size == page && end - at - page >= page;
+        if (two)
+            bspi_sha256_pair(patch->sha256, patch->sha256_two, data, data + page, (size_t)page,
+                             digests[0], digests[1]);
+        else if (fill->hash == BSPI_FILL_SHA1)
+            bspi_sha1(data, (size_t)size, digests[0]);
+        else
+            bspi_sha256(patch->sha256, data, (size_t)size, digests[0]);
+        for (unsigned i = 0; i <= two; i++, to += hash_len)
+            memcpy(to, digests[i], (size_t)hash_len);
+        at += two ? 2 * page : size;
+    }
+}
+
+/* Leaves zeros where the window's fills belong and hashes what fills are made of. */
 static void hash_pages(bsp_patch *patch, uint64_t begin, uint8_t *out, size_t len) {
     const bspi_content *content = &patch->content;
     uint64_t end = begin + len;
     for (size_t i = 0; i < content->fill_count; i++) {
         const bspi_fill *fill = &content->fills[i];
         uint64_t fill_end = fill->new_off + bspi_fill_len(fill);
-        uint64_t page = UINT64_C(1) << fill->page_bits, hash_len = bspi_fill_hash_len(fill->hash);
-        uint64_t data_end = fill->data_off + fill->data_len;
         if (fill->new_off < end && fill_end > begin)
             memset(out + (BSPI_MAX(fill->new_off, begin) - begin), 0,
                    (size_t)(BSPI_MIN(fill_end, end) - BSPI_MAX(fill->new_off, begin)));
-        uint64_t at = BSPI_MAX(fill->data_off, begin);
-        for (; at < data_end && at < end; at += page) {
-            uint8_t digest[BSPI_SHA256_LEN];
-            size_t size = (size_t)BSPI_MIN(page, data_end - at);
-            if (fill->hash == BSPI_FILL_SHA1)
-                bspi_sha1(out + (at - begin), size, digest);
-            else
-                bspi_sha256(patch->sha256, out + (at - begin), size, digest);
-            memcpy(patch->fill_bytes[i] + (at - fill->data_off) / page * hash_len, digest,
-                   (size_t)hash_len);
-        }
     }
+    for (size_t i = 0; i < content->fill_count; i++)
+        hash_fill(patch, i, begin, out, len);
 }
 
 bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out, size_t len,
@@ -372,6 +390,13 @@ bsp_status bsp_patch_fill_range(const bsp_patch *patch, uint32_t index, uint64_t
         return BSP_E_ARG;
     *new_off = patch->content.fills[index].new_off;
     *len = bspi_fill_len(&patch->content.fills[index]);
+    return BSP_OK;
+}
+
+bsp_status bsp_patch_fill_needs(const bsp_patch *patch, uint32_t index, uint64_t *new_end) {
+    if (patch == NULL || index >= patch->content.fill_count)
+        return BSP_E_ARG;
+    *new_end = patch->content.fills[index].data_off + patch->content.fills[index].data_len;
     return BSP_OK;
 }
 

@@ -1,12 +1,18 @@
 /* memory.c: the budgeted heap and growing buffers. */
+#define _DEFAULT_SOURCE /* madvise */
 #include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 /* Each block carries its size in front, padded so that the block that follows
  * keeps malloc's alignment. */
 #define HEAD 16u
+#define LARGE_PAGE ((uintptr_t)2 << 20)
 
 void bspi_heap_init(bspi_heap *heap, uint64_t budget) {
     memset(heap, 0, sizeof *heap);
@@ -145,4 +151,16 @@ void bspi_buffer_free(bspi_buffer *buffer) {
     bspi_free(buffer->heap, buffer->data);
     buffer->data = NULL;
     buffer->len = buffer->capacity = 0;
+}
+
+void bspi_large_pages(void *block, size_t len) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    uintptr_t begin = ((uintptr_t)block + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+    uintptr_t end = ((uintptr_t)block + len) & ~(LARGE_PAGE - 1);
+    if (begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)block;
+    (void)len;
+#endif
 }

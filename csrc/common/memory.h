@@ -27,6 +27,8 @@ void *bspi_alloc(bspi_heap *heap, size_t count, size_t size, bool zero);
 /* As realloc; on failure the old block stays valid.  `block` may be NULL. */
 void *bspi_grow(bspi_heap *heap, void *block, size_t count, size_t size);
 void bspi_free(bspi_heap *heap, void *block);
+/* Asks for large pages under a block that is looked into all over. Only a hint. */
+void bspi_large_pages(void *block, size_t len);
 
 /* NOMEM or MEMLIMIT, whichever the last refusal of this heap was, recorded in
  * *fault with `place`. */

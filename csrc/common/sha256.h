@@ -24,9 +24,22 @@ extern const uint32_t bspi_sha256_k[64];
 bspi_sha256_compress *bspi_sha256_x86_64(void);
 bspi_sha256_compress *bspi_sha256_arm64(void);
 
+/* The same for two messages at once: while one waits for its last round, the other
+ * goes on.  NULL where that is no gain. */
+typedef void bspi_sha256_compress_two(uint32_t first[8], const uint8_t *first_blocks,
+                                      uint32_t second[8], const uint8_t *second_blocks,
+                                      size_t count);
+bspi_sha256_compress_two *bspi_sha256_two(void);
+
 /* The fastest path of this machine.  Asks the processor: call it once, not
  * once a page. */
 bspi_sha256_compress *bspi_sha256_best(void);
+
+/* SHA-256 of first[0, len) and second[0, len); `two` may be NULL. */
+void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *two,
+                      const uint8_t *first, const uint8_t *second, size_t len,
+                      uint8_t first_digest[BSPI_SHA256_LEN],
+                      uint8_t second_digest[BSPI_SHA256_LEN]);
 
 /* SHA-256 of data[0, len) by the given path. */
 void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,

@@ -6,64 +6,121 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-__attribute__((target("sha,sse4.1,ssse3"))) static __m128i load(const void *p) {
+#define WITH_SHA __attribute__((target("sha,sse4.1,ssse3")))
+
+WITH_SHA static inline __m128i load(const void *p) {
     return _mm_loadu_si128((const __m128i *)p);
 }
 
-__attribute__((target("sha,sse4.1,ssse3"))) static void
-compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
-    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    /* The instructions want the eight words as ABEF and CDGH. */
+/* The eight words as the instructions want them. */
+typedef struct lane {
+    __m128i abef, cdgh;
+    __m128i abef_before, cdgh_before;
+    __m128i w[4];
+} lane;
+
+WITH_SHA static inline void lane_begin(lane *l, const uint32_t state[8]) {
     __m128i badc = _mm_shuffle_epi32(load(state), 0xB1);
     __m128i hgfe = _mm_shuffle_epi32(load(state + 4), 0x1B);
-    __m128i abef = _mm_alignr_epi8(badc, hgfe, 8);
-    __m128i cdgh = _mm_blend_epi16(hgfe, badc, 0xF0);
+    l->abef = _mm_alignr_epi8(badc, hgfe, 8);
+    l->cdgh = _mm_blend_epi16(hgfe, badc, 0xF0);
+}
 
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t *block = blocks + i * BSPI_SHA256_BLOCK;
-        __m128i abef_before = abef;
-        __m128i cdgh_before = cdgh;
-        __m128i w[4];
-        for (unsigned j = 0; j < 4; j++)
-            w[j] = _mm_shuffle_epi8(load(block + 16 * j), swap);
-        for (unsigned round = 0; round < 16; round++) {
-            __m128i now = w[round & 3];
-            if (round >= 4) {
-                /* w[t] = s1(w[t-2]) + w[t-7] + s0(w[t-15]) + w[t-16], four at a time */
-                __m128i last = w[(round + 3) & 3];
-                __m128i t7 = _mm_alignr_epi8(last, w[(round + 2) & 3], 4);
-                now = _mm_add_epi32(_mm_sha256msg1_epu32(now, w[(round + 1) & 3]), t7);
-                now = _mm_sha256msg2_epu32(now, last);
-                w[round & 3] = now;
-            }
-            __m128i sum = _mm_add_epi32(now, load(bspi_sha256_k + (size_t)4 * round));
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
-        }
-        abef = _mm_add_epi32(abef, abef_before);
-        cdgh = _mm_add_epi32(cdgh, cdgh_before);
+WITH_SHA static inline void lane_load(lane *l, const uint8_t *block) {
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    l->abef_before = l->abef;
+    l->cdgh_before = l->cdgh;
+    for (unsigned j = 0; j < 4; j++)
+        l->w[j] = _mm_shuffle_epi8(load(block + 16 * j), swap);
+}
+
+/* Four rounds. */
+WITH_SHA static inline void lane_rounds(lane *l, unsigned round) {
+    __m128i now = l->w[round & 3];
+    if (round >= 4) {
+        /* w[t] = s1(w[t-2]) + w[t-7] + s0(w[t-15]) + w[t-16], four at a time */
+        __m128i last = l->w[(round + 3) & 3];
+        __m128i t7 = _mm_alignr_epi8(last, l->w[(round + 2) & 3], 4);
+        now = _mm_add_epi32(_mm_sha256msg1_epu32(now, l->w[(round + 1) & 3]), t7);
+        now = _mm_sha256msg2_epu32(now, last);
+        l->w[round & 3] = now;
     }
+    __m128i sum = _mm_add_epi32(now, load(bspi_sha256_k + (size_t)4 * round));
+    l->cdgh = _mm_sha256rnds2_epu32(l->cdgh, l->abef, sum);
+    l->abef = _mm_sha256rnds2_epu32(l->abef, l->cdgh, _mm_shuffle_epi32(sum, 0x0E));
+}
 
-    __m128i feba = _mm_shuffle_epi32(abef, 0x1B);
-    __m128i dchg = _mm_shuffle_epi32(cdgh, 0xB1);
+WITH_SHA static inline void lane_add(lane *l) {
+    l->abef = _mm_add_epi32(l->abef, l->abef_before);
+    l->cdgh = _mm_add_epi32(l->cdgh, l->cdgh_before);
+}
+
+WITH_SHA static inline void lane_end(const lane *l, uint32_t state[8]) {
+    __m128i feba = _mm_shuffle_epi32(l->abef, 0x1B);
+    __m128i dchg = _mm_shuffle_epi32(l->cdgh, 0xB1);
     _mm_storeu_si128((__m128i *)(void *)state, _mm_blend_epi16(feba, dchg, 0xF0));
     _mm_storeu_si128((__m128i *)(void *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-bspi_sha256_compress *bspi_sha256_x86_64(void) {
+WITH_SHA static void compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
+    lane l;
+    lane_begin(&l, state);
+    for (size_t i = 0; i < count; i++) {
+        lane_load(&l, blocks + i * BSPI_SHA256_BLOCK);
+        for (unsigned round = 0; round < 16; round++)
+            lane_rounds(&l, round);
+        lane_add(&l);
+    }
+    lane_end(&l, state);
+}
+
+WITH_SHA static void compress_two(uint32_t first[8], const uint8_t *first_blocks,
+                                  uint32_t second[8], const uint8_t *second_blocks,
+                                  size_t count) {
+    lane a, b;
+    lane_begin(&a, first);
+    lane_begin(&b, second);
+    for (size_t i = 0; i < count; i++) {
+        lane_load(&a, first_blocks + i * BSPI_SHA256_BLOCK);
+        lane_load(&b, second_blocks + i * BSPI_SHA256_BLOCK);
+#pragma GCC unroll 16 /* so that the lanes stay in registers */
+        for (unsigned round = 0; round < 16; round++) {
+            lane_rounds(&a, round);
+            lane_rounds(&b, round);
+        }
+        lane_add(&a);
+        lane_add(&b);
+    }
+    lane_end(&a, first);
+    lane_end(&b, second);
+}
+
+static bool supported(void) {
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
-        return NULL;
+        return false;
     if (!(ecx & bit_SSSE3) || !(ecx & bit_SSE4_1))
-        return NULL;
+        return false;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
-        return NULL;
-    return ebx & (1u << 29) ? compress : NULL;
+        return false;
+    return ebx & (1u << 29);
+}
+
+bspi_sha256_compress *bspi_sha256_x86_64(void) {
+    return supported() ? compress : NULL;
+}
+
+bspi_sha256_compress_two *bspi_sha256_two(void) {
+    return supported() ? compress_two : NULL;
 }
 
 #else
 
 bspi_sha256_compress *bspi_sha256_x86_64(void) {
+    return NULL;
+}
+
+bspi_sha256_compress_two *bspi_sha256_two(void) {
     return NULL;
 }
 

@@ -7,8 +7,10 @@
 
 #ifdef __GNUC__
 #define PREFETCH(address) __builtin_prefetch(address)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define PREFETCH(address) ((void)0)
+#define ALWAYS_INLINE inline
 #endif
 
 /* Beside the caller's contexts: the byte that the match foretells is one more
@@ -44,8 +46,16 @@ typedef struct line {
     uint8_t states[15];
 } line;
 
+/* What a pass does with a bit. */
+typedef enum pass_mode { LEARN, ENCODE, DECODE } pass_mode;
+
+typedef struct byte_pass byte_pass;
+typedef uint32_t code_byte_bits(bspi_byte_model *model, byte_pass *pass, pass_mode mode,
+                                uint8_t byte);
+
 struct bspi_byte_model {
     bspi_heap *heap;
+    code_byte_bits *code_bits; /* the best way of this processor */
     bspi_byte_options options;
     uint32_t slots;          /* contexts + 1 */
     uint32_t expected_bits;  /* lines of the foretold byte's table, log2 */
@@ -73,6 +83,8 @@ struct bspi_byte_model {
 static inline uint32_t scramble(uint32_t hash) {
     return hash * UINT32_C(0x9E3779B1);
 }
+
+static code_byte_bits *best_way(void);
 
 /* --- set-up --- */
 
@@ -127,6 +139,7 @@ static bool allocate(bspi_byte_model *model) {
     model->block = bspi_alloc(model->heap, total + 4, sizeof(line), true);
     if (model->block == NULL)
         return false;
+    bspi_large_pages(model->block, (total + 4) * sizeof(line));
     uintptr_t past_edge = (uintptr_t)model->block & 63;
     line *first = (line *)((uint8_t *)model->block + (past_edge != 0 ? 64 - past_edge : 0));
     for (uint32_t i = 0; i < model->slots; i++)
@@ -159,6 +172,7 @@ bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *o
     if (model == NULL)
         return NULL;
     model->heap = heap;
+    model->code_bits = best_way();
     model->options = *options;
     model->slots = options->contexts + 1;
     model->expected_bits = BSPI_MIN(options->table_bits, 14);
@@ -246,7 +260,7 @@ static uint32_t match_class(const bspi_byte_model *model) {
 /* --- one byte --- */
 
 /* What stays the same for all bits of a byte, and where its parts are. */
-typedef struct byte_pass {
+struct byte_pass {
     bspi_encoder *encoder; /* encoding; neither: learning */
     bspi_decoder *decoder; /* decoding */
     uint32_t selector;
@@ -255,38 +269,42 @@ typedef struct byte_pass {
     uint32_t expected;     /* the foretold byte plus 256, 0 once it failed */
     uint32_t match_class;
     uint32_t refine_hash;
-} byte_pass;
+    unsigned shift;        /* of the mixer's steps */
+};
+
+/* Where the line of a context is for the nibble that starts after `partial`. */
+static ALWAYS_INLINE line *line_at(const bspi_byte_model *model, const byte_pass *pass,
+                                   uint32_t slots, uint32_t i, uint32_t partial, uint32_t *hashed) {
+    uint32_t bits = i + 1 < slots ? model->options.table_bits : model->expected_bits;
+    uint32_t hash = pass->hashes[i];
+    if (partial != 1)
+        hash = scramble(hash + partial * UINT32_C(0x2545F491));
+    hash ^= hash >> 13;
+    *hashed = hash;
+    return model->tables[i] + (hash >> (32 - bits));
+}
 
 /* Finds the line of each context for the nibble that starts after `partial`,
  * or makes room for it in place of the least used of three neighbours. */
-static void find_lines(bspi_byte_model *model, byte_pass *pass, uint32_t partial) {
-    uint32_t slots = model->slots;
+static ALWAYS_INLINE void find_lines(bspi_byte_model *model, byte_pass *pass, uint32_t slots,
+                                     uint32_t partial) {
     uint32_t hashes[BSPI_BYTE_CONTEXTS + 1];
     for (uint32_t i = 0; i < slots; i++) {
-        uint32_t bits = i + 1 < slots ? model->options.table_bits : model->expected_bits;
-        uint32_t hash = pass->hashes[i];
-        if (partial != 1)
-            hash = scramble(hash + partial * UINT32_C(0x2545F491));
-        hash ^= hash >> 13;
-        hashes[i] = hash;
-        pass->lines[i] = model->tables[i] + (hash >> (32 - bits));
+        pass->lines[i] = line_at(model, pass, slots, i, partial, &hashes[i]);
         PREFETCH(pass->lines[i]);
     }
     for (uint32_t i = 0; i < slots; i++) {
         size_t at = (size_t)(pass->lines[i] - model->tables[i]);
         uint8_t check = (uint8_t)hashes[i];
-        line *best = NULL;
-        for (unsigned n = 0; n < 3; n++) {
-            line *candidate = model->tables[i] + (at ^ n);
-            if (candidate->check == check) {
-                best = candidate;
-                break;
-            }
-        }
-        if (best == NULL) {
+        line *table = model->tables[i];
+        /* Which of the three it is cannot be foreseen: no branch. */
+        bool first = table[at].check == check, second = table[at ^ 1].check == check;
+        bool third = table[at ^ 2].check == check;
+        line *best = &table[at ^ (first ? 0u : second ? 1u : 2u)];
+        if (!(first | second | third)) {
             unsigned least = 256;
             for (unsigned n = 0; n < 3; n++) {
-                line *candidate = model->tables[i] + (at ^ n);
+                line *candidate = &table[at ^ n];
                 unsigned used = model->histories.total[candidate->states[0]];
                 if (used < least) {
                     least = used;
@@ -308,19 +326,29 @@ static inline uint32_t refine(bspi_adaptive *curve, int32_t x, bspi_adaptive **c
     return ((curve[knot] >> 16) * (128 - part) + (curve[knot + 1] >> 16) * part) >> 7;
 }
 
-static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t partial,
-                         uint32_t node, unsigned place, unsigned bit) {
-    uint32_t slots = model->slots;
+/* `slots` and `mode` are constants wherever this is compiled into. */
+static ALWAYS_INLINE unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t slots,
+                                       pass_mode mode, uint32_t partial, uint32_t node,
+                                       unsigned place, unsigned bit) {
     const bspi_logistic *logistic = &model->logistic;
+    uint32_t hashed = (pass->refine_hash ^ scramble(partial)) >> (32 - model->refine_bits);
+    bspi_adaptive *context_curve = model->refine_context + hashed * REFINE_CELLS;
+    bspi_adaptive *selector_curve =
+        model->refine_selector + (pass->selector * 512 + partial) * REFINE_CELLS;
+    PREFETCH(context_curve);
+    PREFETCH(context_curve + REFINE_CELLS - 1);
+    PREFETCH(selector_curve);
+    PREFETCH(selector_curve + REFINE_CELLS - 1);
     int32_t inputs[INPUTS] = {0};
     uint8_t *states[BSPI_BYTE_CONTEXTS + 1];
+    uint8_t histories[BSPI_BYTE_CONTEXTS + 1];
     uint32_t known = 0;
     for (uint32_t i = 0; i < slots; i++) {
         states[i] = &pass->lines[i]->states[node];
-        if (*states[i] != 0) {
-            inputs[i] = bspi_stretch(logistic, model->maps[i][*states[i]] >> 16);
-            known++;
-        }
+        uint32_t history = histories[i] = *states[i];
+        int32_t says = bspi_stretch(logistic, model->maps[i][history] >> 16);
+        inputs[i] = says & -(int32_t)(history != 0);
+        known += history != 0;
     }
     unsigned match_kind = 0, expected_bit = 0;
     if (pass->expected >> (8 - place) == partial) {
@@ -343,26 +371,25 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
     uint32_t mixed = bspi_squash(logistic, x);
 
     bspi_adaptive *cells[2];
-    uint32_t curve = (pass->selector * 2 + (match_kind == 2)) * 256 + partial;
-    uint32_t hashed = (pass->refine_hash ^ scramble(partial)) >> (32 - model->refine_bits);
-    uint32_t p = 2 * mixed + refine(model->refine_selector + curve * REFINE_CELLS, x, &cells[0]);
-    p += refine(model->refine_context + hashed * REFINE_CELLS, x, &cells[1]);
+    selector_curve += (match_kind == 2 ? 256 : 0) * REFINE_CELLS;
+    uint32_t p = 2 * mixed + refine(selector_curve, x, &cells[0]);
+    p += refine(context_curve, x, &cells[1]);
     p = BSPI_MAX(BSPI_MIN(p >> 2, 65535), 1);
 
-    if (pass->encoder != NULL)
+    if (mode == ENCODE)
         bspi_encoder_bit(pass->encoder, (uint16_t)p, bit);
-    else if (pass->decoder != NULL)
-        bit = bspi_decoder_bit(pass->decoder, (uint16_t)p);
+    else if (mode == DECODE)
+        bit = bspi_decoder_bit_inline(pass->decoder, (uint16_t)p);
 
     int32_t error = (int32_t)(bit << 16) - (int32_t)mixed;
-    unsigned shift = model->coded < FAST_UNTIL ? 14 : model->coded < BRISK_UNTIL ? 15 : 16;
+    unsigned shift = pass->shift;
     for (unsigned i = 0; i < INPUTS; i++) {
         int32_t step = bspi_shift_down(inputs[i] * error + (1 << (shift - 1)), shift);
         weights[i] = BSPI_MAX(BSPI_MIN(weights[i] + step, WEIGHT_MAX), -WEIGHT_MAX);
     }
     for (uint32_t i = 0; i < slots; i++) {
-        bspi_adapt(&model->maps[i][*states[i]], bit, MAP_LIMIT);
-        *states[i] = model->histories.next[*states[i]][bit];
+        bspi_adapt(&model->maps[i][histories[i]], bit, MAP_LIMIT);
+        *states[i] = model->histories.next[histories[i]][bit];
     }
     if (match_kind != 0)
         bspi_adapt(&model->match_map[pass->match_class], bit == expected_bit, MAP_LIMIT);
@@ -371,12 +398,78 @@ static unsigned code_bit(bspi_byte_model *model, byte_pass *pass, uint32_t parti
     return bit;
 }
 
-static uint8_t code_byte(bspi_byte_model *model, byte_pass *pass, const uint32_t *contexts,
-                         uint32_t selector, uint8_t byte) {
+/* With three bits of the first nibble known there are two ways to go on.  The lines
+ * of both are fetched while the fourth is coded. */
+static ALWAYS_INLINE void fetch_lines(const bspi_byte_model *model, const byte_pass *pass,
+                                      uint32_t slots, uint32_t partial) {
+    for (uint32_t i = 0; i < slots; i++) {
+        uint32_t unused;
+        PREFETCH(line_at(model, pass, slots, i, partial * 2, &unused));
+        PREFETCH(line_at(model, pass, slots, i, partial * 2 + 1, &unused));
+    }
+}
+
+static ALWAYS_INLINE uint32_t code_bits(bspi_byte_model *model, byte_pass *pass, uint32_t slots,
+                                        pass_mode mode, uint8_t byte) {
+    uint32_t partial = 1;
+    for (unsigned place = 0; place < 8; place++) {
+        if (place == 0 || place == 4)
+            find_lines(model, pass, slots, partial);
+        if (place == 3)
+            fetch_lines(model, pass, slots, partial);
+        uint32_t first = 1u << (place & 3); /* node of this depth in the nibble's tree */
+        uint32_t node = (first | (partial & (first - 1))) - 1;
+        unsigned bit = code_bit(model, pass, slots, mode, partial, node, place,
+                                byte >> (7 - place) & 1);
+        partial = partial << 1 | bit;
+    }
+    return partial;
+}
+
+/* The bits of a byte, for the numbers of contexts that matter most and for all
+ * others; once more where a processor has wider vectors.  All say the same. */
+static ALWAYS_INLINE uint32_t code_any(bspi_byte_model *model, byte_pass *pass, pass_mode mode,
+                                       uint8_t byte) {
+    if (model->slots == 9)
+        return code_bits(model, pass, 9, mode, byte);
+    if (model->slots == 7)
+        return code_bits(model, pass, 7, mode, byte);
+    return code_bits(model, pass, model->slots, mode, byte);
+}
+
+static uint32_t code_plainly(bspi_byte_model *model, byte_pass *pass, pass_mode mode,
+                                uint8_t byte) {
+    return mode == DECODE   ? code_any(model, pass, DECODE, byte)
+           : mode == ENCODE ? code_any(model, pass, ENCODE, byte)
+                            : code_any(model, pass, LEARN, byte);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+__attribute__((target("avx2,bmi,bmi2"))) static uint32_t
+code_avx2(bspi_byte_model *model, byte_pass *pass, pass_mode mode,
+                                uint8_t byte) {
+    return mode == DECODE   ? code_any(model, pass, DECODE, byte)
+           : mode == ENCODE ? code_any(model, pass, ENCODE, byte)
+                            : code_any(model, pass, LEARN, byte);
+}
+
+static code_byte_bits *best_way(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") ? code_avx2
+                                                                            : code_plainly;
+}
+#else
+static code_byte_bits *best_way(void) {
+    return code_plainly;
+}
+#endif
+
+static uint8_t code_byte(bspi_byte_model *model, byte_pass *pass, pass_mode mode,
+                         const uint32_t *contexts, uint32_t selector, uint8_t byte) {
     uint32_t count = model->options.contexts;
     pass->selector = BSPI_MIN(selector, model->options.selectors - 1);
     pass->expected = 0;
     pass->match_class = 0;
+    pass->shift = model->coded < FAST_UNTIL ? 14 : model->coded < BRISK_UNTIL ? 15 : 16;
     uint32_t foretold = 0x10000u | (uint32_t)(model->recent & 255);
     if (model->matching) {
         uint32_t len = model->match_len;
@@ -392,16 +485,7 @@ static uint8_t code_byte(bspi_byte_model *model, byte_pass *pass, const uint32_t
     }
     pass->refine_hash = scramble(pass->hashes[BSPI_MIN(REFINE_CONTEXT, count - 1)]);
 
-    uint32_t partial = 1;
-    for (unsigned place = 0; place < 8; place++) {
-        if (place == 0 || place == 4)
-            find_lines(model, pass, partial);
-        uint32_t first = 1u << (place & 3); /* node of this depth in the nibble's tree */
-        uint32_t node = (first | (partial & (first - 1))) - 1;
-        unsigned bit = code_bit(model, pass, partial, node, place, byte >> (7 - place) & 1);
-        partial = partial << 1 | bit;
-    }
-    byte = (uint8_t)partial;
+    byte = (uint8_t)model->code_bits(model, pass, mode, byte);
     model->coded++;
     model->recent = model->recent << 8 | byte;
     if (model->options.match_bits != 0)
@@ -412,17 +496,17 @@ static uint8_t code_byte(bspi_byte_model *model, byte_pass *pass, const uint32_t
 void bspi_byte_encode(bspi_byte_model *model, bspi_encoder *encoder, const uint32_t *contexts,
                       uint32_t selector, uint8_t byte) {
     byte_pass pass = {.encoder = encoder};
-    code_byte(model, &pass, contexts, selector, byte);
+    code_byte(model, &pass, ENCODE, contexts, selector, byte);
 }
 
 uint8_t bspi_byte_decode(bspi_byte_model *model, bspi_decoder *decoder, const uint32_t *contexts,
                          uint32_t selector) {
     byte_pass pass = {.decoder = decoder};
-    return code_byte(model, &pass, contexts, selector, 0);
+    return code_byte(model, &pass, DECODE, contexts, selector, 0);
 }
 
 void bspi_byte_train(bspi_byte_model *model, const uint32_t *contexts, uint32_t selector,
                      uint8_t byte) {
     byte_pass pass = {.encoder = NULL};
-    code_byte(model, &pass, contexts, selector, byte);
+    code_byte(model, &pass, LEARN, contexts, selector, byte);
 }

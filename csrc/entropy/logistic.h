@@ -32,7 +32,8 @@ static inline uint32_t bspi_squash(const bspi_logistic *tables, int32_t x) {
 
 /* v / 2^shift rounded down, also below zero. */
 static inline int32_t bspi_shift_down(int32_t v, unsigned shift) {
-    return v >= 0 ? v >> shift : ~(~v >> shift);
+    _Static_assert(-3 >> 1 == -2, "C leaves it to the compiler, and all do the same");
+    return v >> shift;
 }
 
 #endif

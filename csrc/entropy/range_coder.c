@@ -1,10 +1,6 @@
 /* range_coder.c: arithmetic coding of single bits, with learnt probabilities and prices. */
 #include "range_coder.h"
 
-/* The interval is kept at least this wide, so that the rarest bit (2^-16) still
- * gets a part of it and rounding costs nothing that can be measured. */
-#define RANGE_MIN (UINT32_C(1) << 24)
-
 /* --- encoder --- */
 
 void bspi_encoder_init(bspi_encoder *encoder, bspi_buffer *out) {
@@ -47,7 +43,7 @@ void bspi_encoder_bit(bspi_encoder *encoder, uint16_t p, unsigned bit) {
     } else {
         encoder->range = zero;
     }
-    while (encoder->range < RANGE_MIN) {
+    while (encoder->range < BSPI_RANGE_MIN) {
         put_byte(encoder, (uint8_t)(encoder->low >> 24));
         encoder->low <<= 8;
         encoder->range <<= 8;
@@ -69,7 +65,7 @@ bool bspi_encoder_flush(bspi_encoder *encoder) {
         if (encoder->low > UINT32_MAX - (encoder->range - 1)) {
             carry(encoder);
         } else {
-            put_byte(encoder, (uint8_t)((encoder->low + (RANGE_MIN - 1)) >> 24));
+            put_byte(encoder, (uint8_t)((encoder->low + (BSPI_RANGE_MIN - 1)) >> 24));
             if (encoder->failed)
                 return false;
         }
@@ -100,20 +96,15 @@ void bspi_decoder_init(bspi_decoder *decoder, const uint8_t *data, size_t len) {
         decoder->code = decoder->code << 8 | next_byte(decoder);
 }
 
-unsigned bspi_decoder_bit(bspi_decoder *decoder, uint16_t p) {
-    uint32_t zero = (uint32_t)((uint64_t)decoder->range * (65536u - p) >> 16);
-    unsigned bit = decoder->code >= zero;
-    if (bit) {
-        decoder->code -= zero;
-        decoder->range -= zero;
-    } else {
-        decoder->range = zero;
-    }
-    while (decoder->range < RANGE_MIN) {
+void bspi_decoder_widen(bspi_decoder *decoder) {
+    while (decoder->range < BSPI_RANGE_MIN) {
         decoder->code = decoder->code << 8 | next_byte(decoder);
         decoder->range <<= 8;
     }
-    return bit;
+}
+
+unsigned bspi_decoder_bit(bspi_decoder *decoder, uint16_t p) {
+    return bspi_decoder_bit_inline(decoder, p);
 }
 
 uint64_t bspi_decoder_raw(bspi_decoder *decoder, unsigned bits) {
@@ -135,7 +126,7 @@ bool bspi_decoder_done(const bspi_decoder *decoder) {
         window = window << 8 | (at < decoder->len ? decoder->data[at] : 0u);
     uint32_t low = window - decoder->code, shortest = 0;
     if (low != 0 && low <= UINT32_MAX - (decoder->range - 1))
-        shortest = (low + (RANGE_MIN - 1)) & UINT32_C(0xff000000);
+        shortest = (low + (BSPI_RANGE_MIN - 1)) & UINT32_C(0xff000000);
     return window == shortest;
 }
 

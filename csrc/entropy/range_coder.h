@@ -11,6 +11,10 @@
 
 #include "../common/memory.h"
 
+/* The interval is kept at least this wide, so that the rarest bit (2^-16) still
+ * gets a part of it and rounding costs nothing that can be measured. */
+#define BSPI_RANGE_MIN (UINT32_C(1) << 24)
+
 /* Prices are in 1/256 of a bit. */
 #define BSPI_COST_BIT 256u
 
@@ -49,6 +53,20 @@ typedef struct bspi_decoder {
 
 void bspi_decoder_init(bspi_decoder *decoder, const uint8_t *data, size_t len);
 unsigned bspi_decoder_bit(bspi_decoder *decoder, uint16_t p);
+/* Takes in bytes until the interval is wide enough again. */
+void bspi_decoder_widen(bspi_decoder *decoder);
+/* As bspi_decoder_bit, for inner loops. */
+static inline unsigned bspi_decoder_bit_inline(bspi_decoder *decoder, uint16_t p) {
+    uint32_t range = decoder->range;
+    uint32_t zero = (uint32_t)((uint64_t)range * (65536u - p) >> 16);
+    unsigned bit = decoder->code >= zero;
+    uint32_t ones = 0u - bit;
+    decoder->code -= zero & ones;
+    decoder->range = range = zero + ((range - 2 * zero) & ones);
+    if (range < BSPI_RANGE_MIN)
+        bspi_decoder_widen(decoder);
+    return bit;
+}
 uint64_t bspi_decoder_raw(bspi_decoder *decoder, unsigned bits);
 /* Once the last bit is decoded: true when every byte was used and the code
  * has no superfluous zero byte at its end, as bspi_encoder_flush leaves it. */
@@ -78,12 +96,13 @@ static inline uint16_t bspi_adaptive_p(bspi_adaptive word) {
 }
 
 static inline void bspi_adapt(bspi_adaptive *word, unsigned bit, uint32_t limit) {
-    uint32_t count = *word & 255, p = *word >> 8, rate = bspi_rates[count];
-    if (bit)
-        p += (uint32_t)((uint64_t)((UINT32_C(1) << 24) - 1 - p) * rate >> 16);
-    else
-        p -= (uint32_t)((uint64_t)p * rate >> 16);
-    *word = p << 8 | (count < limit ? count + 1 : count);
+    uint32_t count = *word & 255, rate = bspi_rates[count];
+    /* The chance of the other bit shrinks.  Bits are hard to foresee for a
+     * processor too: no branch. */
+    uint32_t flip = (0u - bit) & 0xFFFFFF;
+    uint32_t other = *word >> 8 ^ flip;
+    other -= (uint32_t)((uint64_t)other * rate >> 16);
+    *word = (other ^ flip) << 8 | (count + (count < limit));
 }
 
 /* A flag with such a probability.  One that hardly ever changes costs next to

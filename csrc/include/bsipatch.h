@@ -2,7 +2,8 @@
  *
  * The core turns two builds of a file into a patch and a patch back into the
  * new build.  It is C11, needs libc and nothing else, never prints, never
- * aborts and keeps no global state: every call works on what it is handed, so
+ * aborts and keeps no global state (but for the guards of mapped files, as a
+ * signal handler is global): every call works on what it is handed, so
  * distinct handles may be used from distinct threads at the same time.  One
  * handle may be used by one thread at a time unless its functions say
  * otherwise.
@@ -194,11 +195,14 @@ BSP_MUST_CHECK bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old
 BSP_MUST_CHECK bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out,
                                            size_t len, bsp_fault *fault);
 /* Ranges that are functions of the finished bytes (page hashes of a code
- * signature).  bsp_patch_window leaves them zero; once every window has been
- * made, the caller asks for each and writes it over its place. */
+ * signature).  bsp_patch_window leaves them zero; the caller asks for each and
+ * writes it over its place once every window is made that begins before what
+ * bsp_patch_fill_needs says, in bytes of the new file. */
 uint32_t bsp_patch_fill_count(const bsp_patch *patch);
 BSP_MUST_CHECK bsp_status bsp_patch_fill_range(const bsp_patch *patch, uint32_t index,
                                                uint64_t *new_off, uint64_t *len);
+BSP_MUST_CHECK bsp_status bsp_patch_fill_needs(const bsp_patch *patch, uint32_t index,
+                                               uint64_t *new_end);
 BSP_MUST_CHECK bsp_status bsp_patch_fill(bsp_patch *patch, uint32_t index, uint8_t *out,
                                          size_t len, bsp_fault *fault);
 /* The most memory the handle has had allocated at once, in bytes. */
@@ -293,6 +297,18 @@ size_t bsp_explain_streams(const bsp_explanation *explanation, bsp_explain_strea
 size_t bsp_explain_buckets(const bsp_explanation *explanation, bsp_explain_bucket *buckets,
                            size_t capacity);
 void bsp_explain_free(bsp_explanation *explanation); /* NULL is fine */
+
+/* --- mapped files --- */
+
+/* Guards a mapping of a file while others read it, until bsp_guard_end: where the
+ * file turns out to end earlier, or its disk fails, the readers see zeros instead
+ * of the process being killed, and bsp_guard_failed says 1 from then on.  Keeps a
+ * handler of SIGBUS installed while any guard is held; what is not about a guarded
+ * range goes to the handler before.  Thread safe.  Errors: ARG, NOMEM (256 guards
+ * are held, or the system refuses the handler). */
+BSP_MUST_CHECK bsp_status bsp_guard_begin(const void *addr, size_t len, uint32_t *guard);
+uint32_t bsp_guard_failed(uint32_t guard);
+void bsp_guard_end(uint32_t guard);
 
 /* --- odds and ends --- */
 

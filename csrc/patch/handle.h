@@ -27,6 +27,7 @@ struct bsp_patch {
     size_t run_count;
     uint8_t **fill_bytes; /* for each fill, gathered window by window */
     bspi_sha256_compress *sha256;
+    bspi_sha256_compress_two *sha256_two; /* may be NULL */
     const bsp_control *control; /* of the call that prepares it, while that runs */
     uint32_t jobs; /* threads for preparing */
     bool prepared;

@@ -85,7 +85,11 @@ class _Random:
 
     def __init__(self, fd: int, *, owned: bool) -> None:
         self._fd, self._owned = fd, owned
-        self.size: int | None = os.fstat(fd).st_size
+        try:
+            self.size: int | None = os.fstat(fd).st_size
+        except OSError as error:
+            self.close()
+            raise from_os_error(error, detail="cannot look at the package") from error
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)

@@ -21,6 +21,13 @@ ffi, lib = load(
     bspi_sha256_compress *bspi_sha256_best(void);
     void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,
                      uint8_t *digest);
+    typedef void bspi_sha256_compress_two(uint32_t *first, const uint8_t *first_blocks,
+                                          uint32_t *second, const uint8_t *second_blocks,
+                                          size_t count);
+    bspi_sha256_compress_two *bspi_sha256_two(void);
+    void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *two,
+                          const uint8_t *first, const uint8_t *second, size_t len,
+                          uint8_t *first_digest, uint8_t *second_digest);
     void bsp_sha256(const uint8_t *data, size_t len, uint8_t *digest);
     void bspi_sha1(const uint8_t *data, size_t len, uint8_t *digest);
     """
@@ -113,3 +120,14 @@ def test_public_entry() -> None:
     digest = ffi.new("uint8_t[32]")
     lib.bsp_sha256(ffi.NULL, 0, digest)
     assert bytes(digest).hex() == VECTORS[0][1]
+
+
+@pytest.mark.parametrize("two", [ffi.NULL, lib.bspi_sha256_two()], ids=["one by one", "together"])
+@pytest.mark.parametrize("length", [0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 4096, 16384, 5000])
+def test_a_pair_is_two_messages(two: Any, length: int) -> None:
+    random_bytes = random.Random(length).randbytes
+    messages = random_bytes(length), random_bytes(length)
+    digests = ffi.new("uint8_t[32]"), ffi.new("uint8_t[32]")
+    lib.bspi_sha256_pair(lib.bspi_sha256_best(), two, *messages, length, *digests)
+    for message, digest in zip(messages, digests, strict=True):
+        assert bytes(digest) == hashlib.sha256(message).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bsipatch._core._guard import Guard
 from bsipatch._core._native import (
     DIFF_PROFILES,
     FORMAT_VERSION,
@@ -28,6 +29,7 @@ __all__ = [
     "Codec",
     "Control",
     "Diff",
+    "Guard",
     "Patch",
     "PatchInfo",
     "Place",

@@ -467,8 +467,18 @@ class Patch(_Handle):
                 found.append((offset[0], length[0]))
             return found
 
+    def fill_needs(self) -> list[int]:
+        """For each such range, where in the new file what it is made from ends."""
+        with self._use() as patch:
+            end = ffi.new("uint64_t *")
+            found = []
+            for index in range(lib.bsp_patch_fill_count(patch)):
+                _check(lib.bsp_patch_fill_needs(patch, index, end))
+                found.append(end[0])
+            return found
+
     def fill(self, index: int, out: Buffer) -> None:
-        """Makes one such range, once every window has been made."""
+        """Makes one such range, once every window is made that begins before its needs end."""
         with self._use() as patch:
             fault = ffi.new("bsp_fault *")
             with ffi.from_buffer("uint8_t[]", out, require_writable=True) as view:

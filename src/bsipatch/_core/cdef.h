@@ -115,6 +115,7 @@ bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out, si
 uint32_t bsp_patch_fill_count(const bsp_patch *patch);
 bsp_status bsp_patch_fill_range(const bsp_patch *patch, uint32_t index, uint64_t *new_off,
                                 uint64_t *len);
+bsp_status bsp_patch_fill_needs(const bsp_patch *patch, uint32_t index, uint64_t *new_end);
 bsp_status bsp_patch_fill(bsp_patch *patch, uint32_t index, uint8_t *out, size_t len,
                           bsp_fault *fault);
 uint64_t bsp_patch_peak_memory(const bsp_patch *patch);
@@ -190,6 +191,10 @@ size_t bsp_explain_streams(const bsp_explanation *explanation, bsp_explain_strea
 size_t bsp_explain_buckets(const bsp_explanation *explanation, bsp_explain_bucket *buckets,
                            size_t capacity);
 void bsp_explain_free(bsp_explanation *explanation);
+
+bsp_status bsp_guard_begin(const void *addr, size_t len, uint32_t *guard);
+uint32_t bsp_guard_failed(uint32_t guard);
+void bsp_guard_end(uint32_t guard);
 
 const char *bsp_version(void);
 const char *bsp_status_text(int32_t code);

@@ -22,7 +22,7 @@ _WORDS = {
     "waiting": "an improvement waits",
     "restart": "what is installed takes effect with the next restart",
     "trial": "what is installed has yet to pass its checks",
-    "removed": "the owner took an improvement off; `bsipatch install` brings it back",
+    "removed": "the owner took an improvement off; `bsipatch install` with its id brings it back",
     "unknown": "not known: the feed has not been read well",
     "not-offered": "nothing for this device; `bsipatch check` says why",
     "current": "everything that the feed has for this device is on",
@@ -84,13 +84,17 @@ def lines(state: State, root: Path) -> list[str]:
         ("Standing", standing),
         *(("Available", _one(one)) for one in state.listed if one.standing == "available"),
         *(("Waiting", _one(one)) for one in state.listed if one.standing == "waiting"),
+        *(("Removed", _one(one)) for one in state.listed if one.standing == "removed"),
         *(("Waits for", text) for text in _waits(state)),
         ("Failed", f"{known.failures} times, tried again: {known.error}" if known.failures else ""),
         ("Needs", needs),
         ("Last check", f"{checks.last_success}{failed}" if checks.last_success else "never"),
         ("Problem", state.policy_error or checks.problem),
         ("Next check", (checks.next or "") if state.standing != "no-feed" else ""),
-        ("Last result", f"{result['text']} ({result['time']})" if result else ""),
+        (
+            "Last result",
+            f"{result['event']}: {result['text']} ({result['time']})" if result else "",
+        ),
         ("Automatic", "on" if state.automatic else "off"),
     ]
     return _output.columns(rows)

@@ -25,6 +25,7 @@ from bsipatch.delta._results import (
 )
 
 if TYPE_CHECKING:
+    from bsipatch.delta._stream import patch_stream  # noqa: I001 - loaded when asked for
     from bsipatch.delta._explain import (
         ExplainedRow,
         ExplainedSection,
@@ -53,11 +54,16 @@ __all__ = [
     "inspect",
     "patch",
     "patch_bytes",
+    "patch_stream",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Loads what explains patches when it is asked for: a device never is."""
+    """Loads what explains patches, or takes them from a pipe, when it is asked for."""
+    if name == "patch_stream":
+        from bsipatch.delta._stream import patch_stream
+
+        return patch_stream
     if name in __all__:
         from bsipatch.delta import _explain
 

@@ -4,31 +4,53 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bsipatch import limits as _limits
 from bsipatch.delta._results import PatchResult, Progress
-from bsipatch.delta._support import HASH_STEP, Hashing, ReadBack, length_of, naming, ticker
+from bsipatch.delta._support import Hashing, length_of, naming, ticker
+from bsipatch.delta._windows import rebuild as rebuild
+from bsipatch.delta._writer import FileWriter
 from bsipatch.errors import (
-    CorruptError,
+    BsipatchError,
+    CancelledError,
     FormatError,
     LimitError,
     MemoryLimitError,
     MismatchError,
     NewMismatchError,
     OldMismatchError,
+    SystemCallError,
     from_os_error,
 )
 from bsipatch.limits import Limits
-from bsipatch.output import MappedFile, OutputFile, reserve, write_at
+from bsipatch.output import MappedFile, OutputFile
 from bsipatch.parallel import each, job_count, watch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bsipatch._core import Patch
+
+
+class Sink(Protocol):
+    """Where apply_to_fd puts the new file's bytes, when not simply into its descriptor.
+
+    Called from several threads at once.  Once everything was handed over, reading
+    the descriptor must give exactly those bytes.
+    """
+
+    def begin(self, size: int, fills: Sequence[tuple[int, int]]) -> None:
+        """The file will have `size` bytes; (offset, length) of what comes by fill()."""
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Bytes of the file; what lies within a fill is not final yet."""
+
+    def fill(self, offset: int, view: memoryview) -> None:
+        """One whole range that depends on the others, after all of them."""
 
 
 def patch(
@@ -52,9 +74,13 @@ def patch(
         MappedFile(Path(patch), max_size=limits.max_patch_size) as patch_file,
         MappedFile(Path(old), max_size=limits.max_file_size) as old_file,
         naming(old, patch, new),
+        WholeFile("patch", patch_file.data, patch) as patch_whole,
+        WholeFile("old file", old_file.data, old) as old_whole,
         OutputFile(Path(new), mode=old_file.mode) as out,
     ):
-        result = _apply(old_file.data, patch_file.data, out.fd, jobs, progress, limits)
+        result = apply_open(old_file.data, patch_file.data, out.fd, jobs, progress, limits)
+        for file in (patch_whole, old_whole):
+            file.check()
         out.commit()
     return result
 
@@ -68,16 +94,28 @@ def patch_bytes(
     limits: Limits = _limits.DEFAULT,
 ) -> bytes:
     """The new file's bytes; see patch()."""
-    made = bytearray()
+    made = _Memory()
+    _run(old, patch, made, lambda: None, made.read_back, jobs, progress, limits)
+    return bytes(made.data)
 
-    def allocate(size: int) -> None:
-        made.extend(bytes(size))
 
-    def emit(offset: int, view: memoryview) -> None:
-        made[offset : offset + len(view)] = view
+class _Memory:
+    """A Sink that keeps everything."""
 
-    _run(old, patch, allocate, emit, lambda off, n: made[off : off + n], jobs, progress, limits)
-    return bytes(made)
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def begin(self, size: int, fills: Sequence[tuple[int, int]]) -> None:
+        self.data = bytearray(size)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        self.data[offset : offset + len(view)] = view
+
+    def fill(self, offset: int, view: memoryview) -> None:
+        self.write(offset, view)
+
+    def read_back(self, offset: int, length: int) -> bytes:
+        return bytes(self.data[offset : offset + length])
 
 
 def apply_to_fd(
@@ -91,17 +129,22 @@ def apply_to_fd(
     jobs: int | None = None,
     progress: Progress | None = None,
     limits: Limits = _limits.DEFAULT,
+    sink: Sink | None = None,
 ) -> PatchResult:
     """Applies a patch from one open file into another, empty one open for reading and writing.
 
-    Given digests and size (from a signed manifest) are required of the files, in
-    addition to the patch's own checks.  Nothing is synced: that is the caller's.
-    After an exception the new file's content is rubbish, to be thrown away.
+    With a `sink`, what is made goes through it into `new_fd`.  Given digests and size
+    (from a signed manifest) are required of the files, in addition to the patch's own
+    checks.  Nothing is synced: that is the caller's.  After an exception the new file's
+    content is rubbish, to be thrown away.
 
     Raises: as patch().
     """
-    with MappedFile(old_fd, max_size=limits.max_file_size) as old_file:
-        return _apply(
+    with (
+        MappedFile(old_fd, max_size=limits.max_file_size) as old_file,
+        WholeFile("old file", old_file.data, None) as old_whole,
+    ):
+        result = apply_open(
             old_file.data,
             patch,
             new_fd,
@@ -111,10 +154,46 @@ def apply_to_fd(
             old_sha256=old_sha256,
             new_sha256=new_sha256,
             new_size=new_size,
+            sink=sink,
         )
+        old_whole.check()
+    return result
 
 
-def _apply(
+class WholeFile:
+    """A mapped file that must be readable to its end while the block runs.
+
+    What cannot be read looks like zeros meanwhile, and whatever error these led to is
+    replaced by the one that says so.
+    """
+
+    def __init__(self, what: str, data: Buffer, path: os.PathLike[str] | str | None) -> None:
+        from bsipatch._core import Guard
+
+        self._guard = Guard(data)
+        self._what = what
+        self._path = None if path is None else os.fspath(path)
+
+    def check(self) -> None:
+        """Raises SystemCallError."""
+        if self._guard.failed:
+            raise SystemCallError(
+                f"the {self._what} could not be read to its end: "
+                "it was cut short meanwhile, or its disk failed",
+                file=self._path,
+                hint="Leave the file alone while it is read, and look at the disk's health.",
+            )
+
+    def __enter__(self) -> WholeFile:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._guard.close()
+        if isinstance(error, BsipatchError) and not isinstance(error, CancelledError):
+            self.check()
+
+
+def apply_open(
     old: Buffer,
     patch: Buffer,
     new_fd: int,
@@ -125,38 +204,43 @@ def _apply(
     old_sha256: bytes | None = None,
     new_sha256: bytes | None = None,
     new_size: int | None = None,
+    sink: Sink | None = None,
+    hashing: Hashing | None = None,
 ) -> PatchResult:
-    """Applies into a descriptor that can be read back."""
-    scratch = bytearray(HASH_STEP)
+    """Applies into a descriptor that can be read back.
 
-    def read_back(offset: int, length: int) -> memoryview:
-        with memoryview(scratch) as view:
+    `hashing` of the old file may be under way already.
+    """
+    with FileWriter(new_fd) as writer:
+
+        def read_back(offset: int, length: int) -> bytes:
+            writer.finish()
             try:
-                got = os.preadv(new_fd, [view[:length]], offset)
+                return os.pread(new_fd, length, offset)
             except OSError as error:
                 raise from_os_error(error) from error
-        return memoryview(scratch)[:got]
 
-    return _run(
-        old,
-        patch,
-        lambda size: reserve(new_fd, size),
-        lambda offset, view: write_at(new_fd, view, offset),
-        read_back,
-        jobs,
-        progress,
-        limits,
-        old_sha256=old_sha256,
-        new_sha256=new_sha256,
-        new_size=new_size,
-    )
+        return _run(
+            old,
+            patch,
+            sink or writer,
+            writer.finish,
+            read_back,
+            jobs,
+            progress,
+            limits,
+            old_sha256=old_sha256,
+            new_sha256=new_sha256,
+            new_size=new_size,
+            hashing=hashing,
+        )
 
 
 def _run(
     old: Buffer,
     patch: Buffer,
-    allocate: Callable[[int], None],
-    emit: Callable[[int, memoryview], None],
+    sink: Sink,
+    finish: Callable[[], None],
     read_back: Callable[[int, int], Buffer],
     jobs: int | None,
     progress: Progress | None,
@@ -165,6 +249,7 @@ def _run(
     old_sha256: bytes | None = None,
     new_sha256: bytes | None = None,
     new_size: int | None = None,
+    hashing: Hashing | None = None,
 ) -> PatchResult:
     """The whole of applying, over any place that can be written and read back."""
     from bsipatch._core import Patch
@@ -179,18 +264,19 @@ def _run(
             raise LimitError("new file size", expected=limits.max_file_size, found=info.new_size)
         if info.old_size != length_of(old):
             raise OldMismatchError("size", expected=info.old_size, found=length_of(old))
-        with Hashing(old) as old_hash:
+        with Hashing(old) if hashing is None else nullcontext(hashing) as old_hash:
             try:
                 decoded = prepare(handle, old, threads, limits, progress)
-                allocate(info.new_size)
-                made = ReadBack(handle, read_back)
-                rebuild(handle, threads, limits, emit, emit, progress, "write", made.follow)
+                sink.begin(info.new_size, handle.fills())
+                new_digest = rebuild(
+                    handle, threads, limits, sink.write, sink.fill, progress, "write", read_back
+                )
+                finish()
             except (FormatError, MismatchError) as error:
                 # A wrong old file shows up as all kinds of nonsense; name the cause.
                 _require(OldMismatchError, old_hash.result(), info.old_check, old_sha256, error)
                 raise
             _require(OldMismatchError, old_hash.result(), info.old_check, old_sha256)
-        new_digest = made.digest()
         _require(NewMismatchError, new_digest, info.new_check, new_sha256)
         return PatchResult(
             old_size=info.old_size,
@@ -240,50 +326,3 @@ def prepare(
         handle.provide(stream.index, plain.pop(index))
     watch(lambda: handle.prepare(old, control, jobs=jobs), cancel=control.cancel, tick=tick)
     return decoded
-
-
-def rebuild(
-    handle: Patch,
-    jobs: int,
-    limits: Limits,
-    emit: Callable[[int, memoryview], None],
-    emit_fill: Callable[[int, memoryview], None],
-    progress: Progress | None,
-    phase: str,
-    follow: Callable[[int], None] | None = None,
-) -> None:
-    """Makes every window on `jobs` threads, then the ranges that depend on them.
-
-    `follow(end)` is called here whenever all of new[0, end) has been emitted but fills.
-    """
-    size = handle.info.new_size
-    step = limits.window_size
-    spare: list[bytearray] = []
-
-    def make(index: int) -> None:
-        offset = index * step
-        length = min(step, size - offset)
-        try:
-            buffer = spare.pop()
-        except IndexError:
-            buffer = bytearray(min(step, size))
-        with memoryview(buffer) as whole, whole[:length] as view:
-            handle.window(offset, view)
-            emit(offset, view)
-        spare.append(buffer)
-
-    def done(index: int) -> None:
-        end = min((index + 1) * step, size)
-        if follow is not None:
-            follow(end)
-        if progress is not None:
-            progress(phase, end, size)
-
-    each(-(-size // step), jobs, make, done=done)
-    for index, (offset, length) in enumerate(handle.fills()):
-        if offset > size or length > size - offset:
-            raise CorruptError("fill range", expected=size, found=offset)
-        buffer = bytearray(length)
-        handle.fill(index, buffer)
-        with memoryview(buffer) as view:
-            emit_fill(offset, view)

@@ -20,7 +20,7 @@ from bsipatch.parallel import Worker
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bsipatch._core import Control, Patch
+    from bsipatch._core import Control
 
 HASH_STEP = 1 << 20
 
@@ -72,36 +72,6 @@ class Hashing:
     def __exit__(self, *exc: object) -> None:
         self._stop = True
         self._worker.finish()
-
-
-class ReadBack:
-    """SHA-256 of what was written, read back from where it went, while more is written."""
-
-    def __init__(self, handle: Patch, read: Callable[[int, int], Buffer]) -> None:
-        self._size = handle.info.new_size
-        # What lies behind the first range to be filled later is hashed at the end.
-        self._ready = min((offset for offset, _ in handle.fills()), default=self._size)
-        self._read = read
-        self._digest = hashlib.sha256()
-        self._at = 0
-
-    def follow(self, end: int) -> None:
-        """new[0, end) is in place, but for fills."""
-        self._hash_to(min(end, self._ready))
-
-    def _hash_to(self, end: int) -> None:
-        while self._at < end:
-            length = min(HASH_STEP, end - self._at)
-            data = self._read(self._at, length)
-            if length_of(data) != length:
-                raise NewMismatchError("the new file shrank while it was written")
-            self._digest.update(data)
-            self._at += length
-
-    def digest(self) -> bytes:
-        """The whole file's digest, once everything is in place."""
-        self._hash_to(self._size)
-        return self._digest.digest()
 
 
 class naming:  # noqa: N801 - reads as a clause of `with`

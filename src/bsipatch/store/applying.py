@@ -341,7 +341,7 @@ class Applying:
         shown = str(store.tree_path(base))
         with durable.system_calls("looking at the base", shown):
             with _tree_of(store, records.generation_name(base)) as tree:
-                eligibility.check_drift(tree, manifest.old_entries(), shown)
+                eligibility.check_drift(tree, eligibility.entries_read(manifest), shown)
             chosen = snapshot.choose(strategy, store.fd)
             eligibility.check_space(
                 store.fd,

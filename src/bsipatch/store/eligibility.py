@@ -7,7 +7,7 @@ and what was found; apply writes it into the history as well.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from ..errors import (
@@ -122,8 +122,21 @@ def check_space(root_fd: int, needed: int, entries: int, limits: Limits, file: s
         )
 
 
+def entries_read(manifest: Manifest) -> Iterator[Entry]:
+    """The base's entries that the update takes over or reads; what it replaces may be anything.
+
+    An update that brings every file whole so mends a base that drifted.
+    """
+    bases = {a.base for a in manifest.actions if a.do in ("patch", "clone")}
+    return (
+        action.old.at(action.path)
+        for action in manifest.actions
+        if action.old is not None and (action.do in ("keep", "chmod") or action.path in bases)
+    )
+
+
 def check_drift(base: Beneath, entries: Iterable[Entry], shown: str) -> None:
-    """Every entry of the base is there with its kind, mode, size and target; cheap, reads no file.
+    """Each of these entries is in the base with its kind, mode, size and target; cheap, reads no file.
 
     Content is compared when it is used, by digest.  `shown` is the base's path
     for messages.  Raises TreeDriftError that names the first entries that differ.

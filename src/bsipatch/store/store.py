@@ -173,10 +173,10 @@ class Store:
             entries = msgspec.json.decode(data, type=list[Entry])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StoreDamagedError(f"unreadable record: {error}", file=shown) from error
-        check_tree(entries, limits=self.limits)
         tree = Tree(entries)
         if without_xattrs(tree).digest != self.identity.baseline:
             raise StoreDamagedError("the baseline's entries are not those of init", file=shown)
+        check_tree(entries, limits=self.limits)
         return tree, any(entry.xattrs for entry in entries)
 
     def status(self) -> Status:
