@@ -19,6 +19,8 @@
  * and the widest stride that is tried to make it fit. */
 #define INDEX_SHARE 2u
 #define MOST_STRIDE 65536u
+/* An entry for less than this costs more than the bytes. */
+#define SHORTEST_GAP 6u
 
 typedef struct {
     bspi_heap *heap;
@@ -28,7 +30,8 @@ typedef struct {
     uint64_t new_size;
     const bspi_seed_index *index;
     bsp_control *control;
-    bspi_cover_list *found; /* one list a piece */
+    const bspi_cover_list *cover; /* found by the passes before */
+    bspi_cover_list *found;       /* one list a piece */
 } search;
 
 typedef struct {
@@ -63,13 +66,14 @@ static bool is_filler(const uint8_t *bytes, uint64_t len) {
     return bspi_common_prefix(bytes, bytes + 1, len - 1) == len - 1;
 }
 
-static bool search_piece(const search *s, uint64_t begin, uint64_t end, bspi_cover_list *found) {
+/* Looks for new [begin, end); a run may go on to `limit`.  `shift` is old - new of the
+ * entry before, modulo 2^64. */
+static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t limit,
+                         uint64_t shift, bspi_cover_list *found) {
     const bspi_seed_index *index = s->index;
     unsigned window = index->window;
     uint64_t at = begin, floor = begin, poll = begin;
-    uint64_t limit = s->new_size - end < BEYOND ? s->new_size : end + BEYOND;
-    uint64_t shift = 0; /* old - new of the previous entry, modulo 2^64 */
-    while (at < end && s->new_size - at >= window) {
+    while (at < end && limit - at >= window) {
         if (at - poll > 65536) {
             poll = at;
             if (bspi_cancelled(s->control))
@@ -122,8 +126,66 @@ static bsp_status search_task(void *context, size_t piece, unsigned worker) {
     (void)worker;
     uint64_t begin = (uint64_t)piece * PIECE;
     uint64_t end = BSPI_MIN(begin + PIECE, s->new_size);
-    if (!search_piece(s, begin, end, &s->found[piece]))
+    uint64_t limit = s->new_size - end < BEYOND ? s->new_size : end + BEYOND;
+    if (!search_piece(s, begin, end, limit, 0, &s->found[piece]))
         return BSP_E_NOMEM;
+    bspi_progress_add(s->control, end - begin);
+    return bspi_cancelled(s->control) ? BSP_E_CANCELLED : BSP_OK;
+}
+
+/* A gap too short for a seed, [begin, end) of the new file: as much of it as possible from
+ * old bytes that agree with it and with enough of what stands beside it. */
+static bool search_short_gap(const search *s, uint64_t begin, uint64_t end, uint64_t shift,
+                             bspi_cover_list *found) {
+    const bspi_seed_index *index = s->index;
+    unsigned window = index->window;
+    uint64_t limit = BSPI_MIN(s->new_size, end + window);
+    bspi_cover best = {0, 0, 0};
+    for (uint64_t at = begin > window ? begin - window + 1 : 0;
+         at < end && limit - at >= window && best.len < end - begin; at++) {
+        uint64_t hash = bspi_seed_hash(s->new_ + at, window);
+        uint32_t entry = index->heads[hash >> (64 - index->bits)];
+        for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
+            uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
+            uint64_t from = BSPI_MAX(at, begin);
+            candidate one = {0, 0, 0};
+            consider(s, at, old_off, at, limit, at + shift, &one);
+            if (at + one.after > from + best.len && BSPI_MIN(end, at + one.after) - from > best.len)
+                best = (bspi_cover){from, old_off + (from - at),
+                                    BSPI_MIN(end, at + one.after) - from};
+            entry = index->next[entry - 1];
+        }
+    }
+    if (best.len < SHORTEST_GAP - 1 || is_filler(s->new_ + best.new_off, best.len))
+        return true;
+    return bspi_cover_push(found, best);
+}
+
+/* What the cover leaves open of a piece is searched in the whole old file; what it has
+ * is kept, though entries may be cut at the piece's borders. */
+static bsp_status search_gaps_task(void *context, size_t piece, unsigned worker) {
+    search *s = context;
+    (void)worker;
+    const bspi_cover_list *cover = s->cover;
+    bspi_cover_list *found = &s->found[piece];
+    uint64_t begin = (uint64_t)piece * PIECE, end = BSPI_MIN(begin + PIECE, s->new_size);
+    uint64_t at = begin, shift = 0;
+    for (size_t i = bspi_cover_find(cover->items, cover->count, begin); at < end; i++) {
+        bool last = i >= cover->count || cover->items[i].new_off >= end;
+        uint64_t gap_end = last ? end : BSPI_MAX(cover->items[i].new_off, at);
+        bool ok = gap_end - at >= s->index->window
+                      ? search_piece(s, at, gap_end, gap_end, shift, found)
+                      : gap_end - at < SHORTEST_GAP ||
+                            search_short_gap(s, at, gap_end, shift, found);
+        if (!ok)
+            return BSP_E_NOMEM;
+        if (last)
+            break;
+        if (!bspi_cover_push(found, cover->items[i]))
+            return BSP_E_NOMEM;
+        at = cover->items[i].new_off + cover->items[i].len;
+        shift = cover->items[i].old_off - cover->items[i].new_off;
+    }
     bspi_progress_add(s->control, end - begin);
     return bspi_cancelled(s->control) ? BSP_E_CANCELLED : BSP_OK;
 }
@@ -172,48 +234,67 @@ static unsigned affordable(const bspi_heap *heap, uint64_t old_size, unsigned wi
     return stride;
 }
 
+/* One look at the whole new file, or at what *cover leaves open of it. */
+static bsp_status search_pass(search *s, unsigned window, unsigned stride, unsigned jobs,
+                              bspi_cover_list *cover) {
+    size_t pieces = (size_t)((s->new_size + PIECE - 1) / PIECE);
+    bspi_seed_index index = {0};
+    if (!bspi_seed_index_build(&index, s->heap, s->old, 0, s->old_size, window,
+                               affordable(s->heap, s->old_size, window, stride)))
+        return BSP_E_NOMEM;
+    bspi_progress(s->control, BSP_PHASE_MATCH, 0, s->new_size);
+    s->index = &index;
+    s->cover = cover;
+    bsp_status status = bspi_parallel(jobs, pieces,
+                                      cover->count == 0 ? search_task : search_gaps_task, s);
+    bspi_seed_index_free(&index);
+    bspi_cover_list joined = {s->heap, NULL, 0, 0};
+    if (status == BSP_OK && !join(s->found, pieces, &joined))
+        status = BSP_E_NOMEM;
+    for (size_t piece = 0; piece < pieces; piece++)
+        bspi_cover_free(&s->found[piece]);
+    if (status == BSP_OK) {
+        bspi_cover_free(cover);
+        *cover = joined;
+        bspi_polish_cover(s->old, s->new_, cover);
+    } else {
+        bspi_cover_free(&joined);
+    }
+    return status;
+}
+
+/* Long runs first, so that short ones, which stand in many places, cannot take their
+ * bytes; what they leave open is searched with a finer index. */
+typedef struct pass {
+    unsigned window, stride; /* 0: no more */
+} pass;
+static const pass efforts[3][2] = {{{32, 16}, {0, 0}}, {{24, 8}, {0, 0}}, {{48, 8}, {16, 4}}};
+
 bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, const uint8_t *new_,
                       uint64_t new_size, const bspi_match_options *options, bsp_control *control,
                       bspi_cover_list *cover, bsp_fault *fault) {
-    static const struct { unsigned window, stride; } efforts[] = {{32, 16}, {24, 8}, {16, 4}};
-    unsigned effort = BSPI_MIN(options->effort, 2u);
+    const pass *passes = efforts[BSPI_MIN(options->effort, 2u)];
     size_t pieces = (size_t)((new_size + PIECE - 1) / PIECE);
-    bspi_seed_index index = {0};
-    bsp_status status = BSP_OK;
     bspi_cover_list *found = bspi_alloc(heap, pieces + 1, sizeof *found, true);
     if (found == NULL)
         return bspi_nomem(heap, fault, "match.pieces");
     for (size_t piece = 0; piece < pieces; piece++)
         found[piece].heap = heap;
-    unsigned window = efforts[effort].window;
-    unsigned stride = affordable(heap, old_size, window, efforts[effort].stride);
-    if (!bspi_seed_index_build(&index, heap, old, 0, old_size, window, stride)) {
-        status = bspi_nomem(heap, fault, "match.index");
-        goto out;
-    }
-    search s = {heap, old, new_, old_size, new_size, &index, control, found};
-    bspi_progress(control, BSP_PHASE_MATCH, 0, new_size);
-    status = bspi_parallel(options->jobs, pieces, search_task, &s);
-    if (status == BSP_OK && !join(found, pieces, cover))
-        status = BSP_E_NOMEM;
-    if (status != BSP_OK) {
-        status = status == BSP_E_CANCELLED
-                     ? bspi_fail(fault, status, "match", 0, 0, 0)
-                     : bspi_nomem(heap, fault, "match.cover");
-        goto out;
-    }
-    bspi_seed_index_free(&index);
-    bspi_polish_cover(old, new_, cover);
-    status = bspi_refine_gaps(heap, old, old_size, new_, new_size, options->jobs, control, cover,
-                              fault);
+    search s = {heap, old, new_, old_size, new_size, NULL, control, NULL, found};
+    bsp_status status = search_pass(&s, passes[0].window, passes[0].stride, options->jobs, cover);
+    if (status == BSP_OK)
+        status = bspi_refine_gaps(heap, old, old_size, new_, new_size, options->jobs, control,
+                                  cover, NULL);
     if (status == BSP_OK) {
         bspi_polish_cover(old, new_, cover);
-        bspi_prune_cover(old, new_, new_size, cover);
+        if (passes[1].window != 0)
+            status = search_pass(&s, passes[1].window, passes[1].stride, options->jobs, cover);
     }
-out:
-    bspi_seed_index_free(&index);
-    for (size_t piece = 0; piece < pieces; piece++)
-        bspi_cover_free(&found[piece]);
     bspi_free(heap, found);
-    return status;
+    if (status == BSP_E_CANCELLED)
+        return bspi_fail(fault, status, "match", 0, 0, 0);
+    if (status != BSP_OK)
+        return bspi_nomem(heap, fault, "match");
+    bspi_prune_cover(old, new_, new_size, cover);
+    return BSP_OK;
 }

@@ -17,6 +17,8 @@
 #define LITERAL_REPEATED 1u
 /* With this many uncovered bytes the models have learnt well: they get cheaper. */
 #define MUCH_NEW ((uint64_t)4 << 20)
+/* With so few the models have not learnt anything yet. */
+#define FEW_NEW 64u
 /* Longer gaps and entries are left as they are. */
 #define SPAN_LIMIT 4096u
 
@@ -137,6 +139,8 @@ static prices price_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_
             at = end + cover->items[i].len;
     }
     prices price = {LITERAL_LEAST + 1, ENTRY_FAR};
+    if (total < FEW_NEW)
+        price.literal = LITERAL_MOST;
     if (total < 1024)
         return price;
     uint64_t agreement = 0; /* 256 for noise, in units of 1/65536 */

@@ -208,12 +208,25 @@ static void settle_border(const uint8_t *old, const uint8_t *new_, bspi_cover *l
     }
 }
 
+/* True when the right one's diagonal has all of the left one's bytes: then the left one
+ * is needless. */
+static bool absorbs(const uint8_t *old, const uint8_t *new_, const bspi_cover *left,
+                    const bspi_cover *right) {
+    return left->new_off + left->len == right->new_off && left->len <= right->old_off &&
+           memcmp(old + (right->old_off - left->len), new_ + left->new_off,
+                  (size_t)left->len) == 0;
+}
+
 void bspi_polish_cover(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover) {
     size_t kept = 0;
     for (size_t i = 0; i < cover->count; i++) {
         bspi_cover entry = cover->items[i];
         if (entry.len == 0)
             continue;
+        while (kept > 0 && absorbs(old, new_, &cover->items[kept - 1], &entry)) {
+            const bspi_cover *last = &cover->items[--kept];
+            entry = (bspi_cover){last->new_off, entry.old_off - last->len, entry.len + last->len};
+        }
         if (kept > 0) {
             bspi_cover *last = &cover->items[kept - 1];
             if (last->new_off + last->len == entry.new_off &&
