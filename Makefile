@@ -8,6 +8,7 @@
 #   make sanitize    the tests again on a core built with ASan and UBSan
 #   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
 #                    property tests with many examples
+#   make agent-kill  kill -9 of a device's agent at KILLS=200 random moments of its life
 #   make conformance SUITE=DIR   a checkout of tuf-conformance against the device's client
 #   make crash       power cuts on ext4, btrfs and XFS, and failing system calls; crash-full: all
 #                    states, planted bugs and calls (as root, an hour)
@@ -49,7 +50,7 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: conformance help setup demo test lint format typecheck fuzz sanitize bench bench-full bench-kernels \
+.PHONY: agent-kill conformance help setup demo test lint format typecheck fuzz sanitize crash crash-full bench bench-full bench-kernels \
     corpora docs man clean
 
 help:
@@ -126,6 +127,10 @@ build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
 fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
+
+KILLS ?= 200
+agent-kill: $(VENV)/.extra-test
+	@BSIPATCH_KILLS=$(KILLS) $(BIN)/python -m pytest -q -s tests/e2e/test_agent_killed.py $(PYTEST_ARGS)
 
 conformance: $(VENV)/.extra-test
 	@cd $(SUITE) && PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \

@@ -1,0 +1,111 @@
+"""Operations on the file system of model.py: every choice of states, judged as on real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import model
+from .judging import Expect, judge
+from .kit import Kit
+from .scenarios import Scenario
+
+
+class Modelled(msgspec.Struct):
+    """What became of one operation: its calls, the states looked at, those not as promised."""
+
+    operation: str
+    calls: list[dict[str, Any]] = []
+    states: int = 0
+    recovered: int = 0
+    failed: list[str] = []
+    #: why the operation itself did not succeed
+    broke: str = ""
+
+
+def run(
+    kit: Kit,
+    scenario: Scenario,
+    folder: Path,
+    *,
+    seed: int = 1,
+    watch: Callable[[], Any] = contextlib.nullcontext,
+    budget: int = 100_000,
+    stop: bool = False,
+) -> Modelled:
+    """One operation in a process of its own. `stop`: at the first state that is not as promised."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            found = _run(kit, scenario, folder / f"model.{os.getpid()}", seed, watch, budget, stop)
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(msgspec.json.encode(found))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(code)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    if not told:
+        raise RuntimeError(f"{scenario.name} on the modelled file system ended early")
+    return msgspec.json.decode(told, type=Modelled)
+
+
+def _run(
+    kit: Kit,
+    scenario: Scenario,
+    folder: Path,
+    seed: int,
+    watch: Callable[[], Any],
+    budget: int,
+    stop: bool,
+) -> Modelled:
+    folder.mkdir()
+    place = folder / "store-parent"
+    place.mkdir()
+    found = Modelled(scenario.name)
+    for act in scenario.prepare:
+        act(kit, place)
+    try:
+        with model.Tracer(place) as tracer, watch() as watching:
+            scenario.act(kit, place)
+    except Exception as error:  # the bug keeps the operation from succeeding at all
+        found.broke = f"{type(error).__name__}: {error}"
+        return found
+    if watching is not None:
+        found.calls = [asdict(call) for call in watching.calls]
+    expect = Expect((scenario.old, *scenario.between), scenario.new, scenario.event)
+    last = len(tracer.moments) - 1
+    model.clear(place)
+    seen: set[tuple[bool, int]] = set()
+    for moment, state in model.pick(tracer.moments, seed):
+        done = moment == last
+        key = (done, model.reachable(state, tracer.root))
+        if key in seen:
+            continue
+        seen.add(key)
+        model.lay_out(state, tracer.root, place)
+        verdict = judge(kit, place, expect, succeeded=done, use=len(seen) % 8 == 0)
+        model.clear(place)
+        found.states += 1
+        found.recovered += verdict.did > 0
+        if not verdict.ok:
+            found.failed.append(f"moment {moment} of {last}: {verdict.why}")
+            if stop:
+                break
+        if found.states >= budget:
+            break
+    return found
