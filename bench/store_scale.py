@@ -4,7 +4,8 @@
 
 Makes a tree of small files in FOLDER, an update that changes a few of them, and a
 store beside them; prints one JSON object with seconds.  FOLDER chooses the file
-system that is measured.
+system that is measured.  A revert is little more than its syncs, so it is measured
+several times, in turn with a bare fsync of a new small file beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import pstats
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bsipatch import publish, store, trust
+from bsipatch.store import durable, live
 
 PER_FOLDER = 100
 
@@ -49,6 +52,32 @@ def timed(name: str, seconds: dict[str, float], call: Callable[[], Any]) -> Any:
     return result
 
 
+def reverts(opened: store.Store, times: int) -> dict[str, list[float]]:
+    """Milliseconds of single reverts and of bare fsyncs, taken in turn; medians first."""
+    found: dict[str, list[float]] = {"revert": [], "fsync": []}
+    number = opened.live().number
+    for _ in range(times):
+        began = time.perf_counter()
+        opened.revert()
+        found["revert"].append(time.perf_counter() - began)
+        with opened.writing("bench"):  # what the revert left to the next writer, untimed
+            live.flip(opened.fd, number)
+        with opened.writing("bench"):
+            pass
+        name = "fsync.tmp"
+        durable.write_new(name, b"x" * 1024, dir_fd=opened.fd)
+        fd = os.open(name, os.O_RDWR, dir_fd=opened.fd)
+        began = time.perf_counter()
+        os.fsync(fd)
+        found["fsync"].append(time.perf_counter() - began)
+        os.close(fd)
+        os.unlink(name, dir_fd=opened.fd)
+    return {
+        name: [round(1000 * value, 2) for value in (statistics.median(values), *sorted(values))]
+        for name, values in found.items()
+    }
+
+
 def main(arguments: list[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bench.store_scale")
@@ -56,6 +85,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--changed", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--reverts", type=int, default=9, help="how often a revert is measured")
     parser.add_argument("--profile", action="store_true", help="where apply's time goes")
     options = parser.parse_args(arguments)
     folder: Path = options.folder / "store-scale"
@@ -103,6 +133,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         if options.profile:
             profile.disable()
             pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
+        milliseconds = reverts(opened, options.reverts)
         timed("revert", seconds, opened.revert)
         timed("apply_again", seconds, lambda: store.apply(opened, update, work=work))
         timed("revert_again", seconds, opened.revert)
@@ -117,6 +148,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "flip": round(done.flip, 6),
             "cpu": os.cpu_count(),
             "seconds": seconds,
+            "milliseconds": milliseconds,
         }
 
 

@@ -158,7 +158,7 @@ class Journey:
     def debris(self) -> list[str]:
         """What must not lie in the store."""
         allowed = {"store.json", "lock", "current", "history.jsonl", "generations"}
-        allowed |= {"trial.json", "bars.json"}  # it waits for a restart; it was reverted
+        allowed |= {"trial.json", "bars.json", "moved.json"}  # on trial; reverted
         found = [name for name in os.listdir(self.store) if name not in allowed]
         return found + [n for n in os.listdir(self.store / "generations") if not n.isdigit()]
 

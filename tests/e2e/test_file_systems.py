@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ KINDS = {
     "ext4": (["mkfs.ext4", "-q", "-F"], "hardlink"),
     "btrfs": (["mkfs.btrfs", "-q", "-f"], "snapshot"),
     "xfs": (["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], "reflink"),
+    "overlay": (["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], "reflink"),
     "tmpfs": ([], "hardlink"),
 }
 
@@ -35,6 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Journey:
 def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     kind: str = request.param
     make, _ = KINDS[kind]
+    below = "xfs" if kind == "overlay" else kind  # what a container's file system lies on
     place = tmp_path / "mount"
     place.mkdir()
     if make:
@@ -44,16 +47,38 @@ def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
         with image.open("wb") as file:
             file.truncate(400 << 20)
         subprocess.run([*make, str(image)], check=True, capture_output=True)
-        mount = ["mount", "-t", kind, "-o", "loop", str(image), str(place)]
+        mount = ["mount", "-t", below, "-o", "loop", str(image), str(place)]
     else:
         mount = ["mount", "-t", kind, kind, str(place)]
     done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"cannot mount {kind} here: {done.stderr.strip()}")
     try:
-        yield kind, place
+        if kind == "overlay":
+            with _overlaid(place) as merged:
+                yield kind, merged
+        else:
+            yield kind, place
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+@contextmanager
+def _overlaid(place: Path) -> Iterator[Path]:
+    """An overlay whose layers all lie in `place`."""
+    layers = {name: place / name for name in ("lower", "upper", "work", "merged")}
+    for path in layers.values():
+        path.mkdir()
+    options = ",".join(f"{name}dir={layers[name]}" for name in ("lower", "upper", "work"))
+    merged = str(layers["merged"])
+    mount = ["mount", "-t", "overlay", "-o", options, "overlay", merged]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount an overlay here: {done.stderr.strip()}")
+    try:
+        yield layers["merged"]
+    finally:
+        subprocess.run(["umount", merged], check=True)
 
 
 def test_the_whole_way_on(mounted: tuple[str, Path], prepared: Journey) -> None:
@@ -108,8 +133,9 @@ def test_ten_bytes_of_a_large_file_cost_some_blocks(
         *("--version", "1", "--build", "1", "--trust", small_fix / "keys/public.pem"),
     )
     os.sync()
+    on_disk = place.parent if kind == "overlay" else place
     device = subprocess.run(
-        ["findmnt", "-no", "SOURCE", str(place)], check=True, capture_output=True, text=True
+        ["findmnt", "-no", "SOURCE", str(on_disk)], check=True, capture_output=True, text=True
     ).stdout.strip()
     process, disk = resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock, _written(device)
     told("apply", small_fix / "fix.bsi", "--store", store)

@@ -132,10 +132,11 @@ def test_a_component_is_a_store_like_any_other(group: Group, updates: dict[str, 
 
 @pytest.mark.parametrize("bad", BOTH)
 def test_a_refusal_of_one_stops_all(group: Group, updates: dict[str, Path], bad: str) -> None:
-    (group.path(bad) / "generations/0/tree/Versions/A/Demo").chmod(0o600)
+    kept = group.path(bad) / "generations/0/tree/Versions/A/Resources/same.dat"
+    kept.chmod(0o600)
     with pytest.raises(TreeDriftError):
         group.apply(updates, now=NOW)
-    (group.path(bad) / "generations/0/tree/Versions/A/Demo").chmod(0o755)
+    kept.chmod(0o644)
     assert shown(group) == [OLD, OLD]
     sound(group)
 
@@ -158,13 +159,23 @@ def test_a_failing_check_of_the_last_takes_all_back(
 def test_stopping_undoes_all(group: Group, updates: dict[str, Path], tmp_path: Path) -> None:
     import threading
 
-    stop = threading.Event()
-    slow = update_with(tmp_path / "s.bsi", command("sleep 60"), new=THIRD, letter="b", build="2")
-    timer = threading.Timer(1.0, stop.set)
-    timer.start()
-    with pytest.raises(CancelledError):
-        group.apply({"one": updates["one"], "two": slow}, now=NOW, work=Work(stop=stop))
-    timer.join()
+    stop, over, begun = threading.Event(), threading.Event(), tmp_path / "begun"
+    check = command(f"touch {begun}; sleep 60")
+    slow = update_with(tmp_path / "s.bsi", check, new=THIRD, letter="b", build="2")
+
+    def stop_it() -> None:
+        while not begun.exists() and not over.wait(0.01):
+            pass
+        stop.set()
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    try:
+        with pytest.raises(CancelledError):
+            group.apply({"one": updates["one"], "two": slow}, now=NOW, work=Work(stop=stop))
+    finally:
+        over.set()
+        thread.join()
     assert shown(group) == [OLD, OLD]
     sound(group)
 

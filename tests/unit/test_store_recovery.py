@@ -42,7 +42,7 @@ from tests.support.updates import key, make_update
     ("module", "name"),
     [
         (applying, "make_durable"),
-        (applying, "read_back"),
+        (applying, "check_result"),
         (applying.Stage, "build"),
         (durable, "rename_new"),
         (live, "flip"),

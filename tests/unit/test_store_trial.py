@@ -88,13 +88,22 @@ def test_no_health_means_no_trial(store: Store, tmp_path: Path) -> None:
 
 
 def test_stopping_a_trial_undoes_the_whole_apply(store: Store, tmp_path: Path) -> None:
-    stop = threading.Event()
-    timer = threading.Timer(0.2, stop.set)
-    path = update_with(tmp_path / "a.bsi", command("sleep 60"))
-    timer.start()
-    with pytest.raises(CancelledError):
-        apply(store, path, now=NOW, work=Work(stop=stop))
-    timer.join()
+    stop, over, begun = threading.Event(), threading.Event(), tmp_path / "begun"
+    path = update_with(tmp_path / "a.bsi", command(f"touch {begun}; sleep 60"))
+
+    def stop_it() -> None:
+        while not begun.exists() and not over.wait(0.01):
+            pass
+        stop.set()
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    try:
+        with pytest.raises(CancelledError):
+            apply(store, path, now=NOW, work=Work(stop=stop))
+    finally:
+        over.set()
+        thread.join()
     assert live_tree(store) == OLD
     assert store.bars() == ()
     assert store.status().generations == (0,)
@@ -257,13 +266,13 @@ def test_an_interrupted_way_back_is_finished(
     assert recover(store).done == ()
 
 
-@pytest.mark.parametrize("name", ["flip", "settle", "put"])
+@pytest.mark.parametrize("name", ["flip", "_settle_lightly", "append"])
 @pytest.mark.parametrize("remove", [False, True])
 def test_an_interrupted_revert_is_done_or_not(
     store: Store, update: Path, monkeypatch: pytest.MonkeyPatch, name: str, remove: bool
 ) -> None:
     apply(store, update, now=NOW)
-    module = {"flip": live, "settle": moving, "put": bars}[name]
+    module = {"flip": live, "_settle_lightly": moving, "append": history}[name]
     _cut(monkeypatch, module, name)
     with pytest.raises(KeyboardInterrupt):
         store.revert(remove=remove, reason="slow")
@@ -276,7 +285,8 @@ def test_an_interrupted_revert_is_done_or_not(
     else:
         assert live_tree(store) == OLD
         assert [bar.reason for bar in store.bars()] == ["slow"]
-        assert words(store) == ["init", "apply", "recovered"]
+        assert words(store) == ["init", "apply", "remove" if remove else "revert"]
+        assert "ended before it wrote so" in store.history()[-1].reason
     assert recover(store).done == ()
 
 

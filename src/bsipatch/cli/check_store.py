@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import _output, _signals
+from . import _feed_sources, _output, _signals
 from ._options import Jobs, Json, Store, threads
 
 _SHOWN = 50
@@ -28,6 +29,14 @@ def command(
             "beside the other generations; repeat for several.",
         ),
     ] = None,
+    from_feed: Annotated[
+        bool,
+        typer.Option(
+            "--from-feed",
+            help="With --repair: what is still wrong then comes from the feed that the store "
+            "follows, by as few updates as bring it.",
+        ),
+    ] = False,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
@@ -37,30 +46,39 @@ def command(
     made anew from another generation that holds its content, or from --from,
     verified, and renamed into its place, even while it is live; then everything
     repaired is read again, and 33 means that something could not be put right.
+    With --from-feed updates are downloaded for what is left, and only then.
 
     Examples:
 
       bsipatch check-store --store /var/lib/bsipatch/webkit
 
       bsipatch check-store --repair --from WebKit.framework
+
+      bsipatch check-store --repair --from-feed
     """
     from .. import store as stores
     from ..errors import TreeDriftError, UsageError
 
-    if sources and not repair:
-        raise UsageError("--from is of use with --repair alone")
+    if (sources or from_feed) and not repair:
+        option = "--from-feed" if from_feed else "--from"
+        raise UsageError(f"{option} is of use with --repair alone")
+    asked, given = None, tuple(sources or ())
 
     with (
         stores.Store(store) as opened,
         _output.progress(json) as bar,
         _signals.working() as stop,
     ):
-        report = stores.check(
-            opened,
-            work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
-            repair=repair,
-            sources=sources or (),
-        )
+        work = stores.Work(jobs=threads(jobs), progress=bar, stop=stop)
+
+        def check(checked: stores.Store, more: Sequence[Path]) -> stores.CheckReport:
+            return stores.check(checked, work=work, repair=repair, sources=[*given, *more])
+
+        report = check(opened, ())
+        if from_feed and not report.sound:
+            report, asked = _feed_sources.repair(
+                opened.root, report, check, progress=bar, stop=stop
+            )
     facts = {
         "ok": report.sound,
         "sound": report.sound,
@@ -81,6 +99,13 @@ def command(
             {"generation": item.generation, "path": item.path, "reason": item.reason}
             for item in report.drift
         ],
+        "feed": None
+        if asked is None
+        else {
+            "fetched": asked.fetched,
+            "received": asked.received,
+            "problem": asked.problem or None,
+        },
     }
     lines = list(report.recovered)
     for fixed in report.repaired:
@@ -92,6 +117,10 @@ def command(
         lines.append(f"generation {item.generation}: {where}{item.reason}")
     if len(report.drift) > _SHOWN:
         lines.append(f"and {len(report.drift) - _SHOWN} more; --json lists all")
+    if asked is not None and asked.fetched:
+        lines.append(f"Fetched for it: {', '.join(asked.fetched)}")
+    if asked is not None and asked.problem:
+        lines.append(f"From the feed no more could be had: {asked.problem}")
     if report.sound:
         count = len(report.checked)
         lines.append(

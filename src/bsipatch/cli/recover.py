@@ -42,6 +42,7 @@ def command(
             work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
         )
     lines = [f"Found {path}" for path in done.found]
-    lines += done.done or ["Nothing was left unfinished."]
+    lines += [f"{line[:1].upper()}{line[1:]}" for line in done.done]
+    lines += [] if done.done else ["Nothing was left unfinished."]
     more = {"found": list(done.found), "done": list(done.done), "clean": not done.done}
     _health.report(json, done.report, lines, **more)

@@ -34,6 +34,7 @@ _OWN = frozenset(
         records.IDENTITY,
         records.CURRENT,
         records.PENDING,
+        records.MOVED,
         records.TRIAL,
         records.GENERATIONS,
         records.TRASH,

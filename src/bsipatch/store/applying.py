@@ -24,6 +24,7 @@ from ..package import Package
 from . import (
     bars,
     boot,
+    btrfs,
     collecting,
     durable,
     eligibility,
@@ -39,7 +40,7 @@ from . import (
 from .beneath import Beneath, open_folder
 from .generations import discard
 from .health import Result
-from .readback import explain, make_durable, read_back
+from .readback import check_result, make_durable
 from .records import Generation, Pending, Trial
 from .stage import Stage
 from .store import Store
@@ -223,11 +224,10 @@ class Applying:
         was = store.live()
         if was.manifest == self._digest:
             return Planned(was, was, was.number, settled, None)
-        baseline = store.expected_tree(records.BASELINE)[0]
+        baseline = self._digest_of(records.BASELINE)
         # only what stacks asks for the live tree, and reading one of many files takes its time
-        stacks = manifest.stacks_on is not None and was.number != records.BASELINE
-        live_tree = store.expected_tree(was.number)[0] if stacks else baseline
-        base = eligibility.check_baseline(manifest, store.identity, baseline, was, live_tree)
+        live_digest = baseline if manifest.stacks_on is None else self._digest_of(was.number)
+        base = eligibility.check_baseline(manifest, store.identity, baseline, was, live_digest)
         ours = localhealth.read(store.fd, store.file, store.limits)
         chosen = self._prepare(base, strategy)
         generation = Generation(
@@ -254,6 +254,13 @@ class Applying:
             trial=self._trial(generation, was.number if settled is None else settled.old, ours),
         )
         return Planned(generation, was, base, settled, pending)
+
+    def _digest_of(self, number: int) -> str:
+        """A generation's tree digest, with extended attributes where the manifest has them."""
+        xattrs = self._manifest.xattrs
+        if number == records.BASELINE and not xattrs:
+            return self._store.identity.baseline
+        return eligibility.digest_of(self._store.expected_tree(number)[0], xattrs=xattrs)
 
     def _settle_before(self) -> Trial | None:
         """Ends a trial that an interrupted run left, if it can be; the one that goes on."""
@@ -315,7 +322,7 @@ class Applying:
             was=planned.was,
             already=planned.pending is None,
             counts=self._manifest.count(),
-            size=sum(entry.size for entry in self._manifest.new_entries()),
+            size=sum(a.result.size for a in self._manifest.actions if a.result is not None),
             update_size=self._package.size,
             recovered=recovered,
             trial=trial,
@@ -341,15 +348,13 @@ class Applying:
         shown = str(store.tree_path(base))
         with durable.system_calls("looking at the base", shown):
             with _tree_of(store, records.generation_name(base)) as tree:
-                eligibility.check_drift(tree, eligibility.entries_read(manifest), shown)
-            chosen = snapshot.choose(strategy, store.fd)
-            eligibility.check_space(
-                store.fd,
-                manifest.required_space + _copied_bytes(self._package, chosen),
-                len(manifest.actions),
-                store.limits,
-                store.file,
-            )
+                chosen = snapshot.choose(strategy, store.fd)
+                # What a snapshot takes over is looked at once, in the new tree.
+                at_once = chosen == "snapshot" and btrfs.is_root(tree.fd)
+                read = eligibility.entries_read(manifest, untouched=not at_once)
+                eligibility.check_drift(tree, read, shown)
+            needed, inodes = eligibility.room(manifest, chosen)
+            eligibility.check_space(store.fd, needed, inodes, store.limits, store.file)
         return chosen
 
     def stage(self, planned: Planned, per_file_sync: bool) -> Pending:
@@ -419,18 +424,16 @@ class Applying:
                 )
                 stage_tree.build()
                 make_durable(folder, per_file=per_file_sync, work=self._work)
-                expected = manifest.new_tree()
                 notes = Notes(stage_tree.known, xattrs=manifest.xattrs)
-                found = read_back(
+                check_result(
+                    manifest,
                     new,
-                    expected.size,
-                    xattrs=manifest.xattrs,
+                    old,
+                    str(store.tree_path(base)),
                     work=self._work,
                     limits=store.limits,
                     notes=notes,
                 )
-                if found.digest != manifest.result_digest:
-                    raise explain(manifest, found, str(store.tree_path(base)))
                 notes.write(folder, manifest.result_digest)
             os.fchmod(folder, 0o755)
             durable.sync_fd(folder)
@@ -482,15 +485,3 @@ def open_update(update: str | os.PathLike[str]) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _copied_bytes(package: Package, strategy: str) -> int:
-    """Bytes that this strategy copies although the files do not change."""
-    shared = ("keep", "clone", "chmod") if strategy == "copy" else ("chmod",)
-    if strategy in snapshot.CLONING:
-        return 0
-    return sum(
-        action.result.size
-        for action in package.manifest.actions
-        if action.do in shared and action.result is not None
-    )

@@ -16,14 +16,37 @@ from ..errors import BsipatchError, NotFoundError, PolicyError, StoreDamagedErro
 from ..limits import Limits
 from ..manifest import Manifest
 from . import durable, records
-from .records import Bar, Bars, Generation, Why
+from .records import Bar, Bars, Generation, Pending, Why
 
 #: fewest hex digits by which a manifest may be named
 _PREFIX = 8
 
 
 def read(root_fd: int, file: str, limits: Limits) -> tuple[Bar, ...]:
-    """Every bar, oldest first. Raises StoreDamagedError, SystemCallError."""
+    """Every bar, oldest first; those of the last move too. Raises StoreDamagedError, OSError."""
+    listed, moved = _listed(root_fd, file, limits), last_move(root_fd, file, limits)
+    return listed if moved is None else tuple(_added(listed, moved.bars))
+
+
+def last_move(root_fd: int, file: str, limits: Limits) -> Pending | None:
+    """A move that is done, whose bars are in its record alone. Raises as read() does."""
+    shown = f"{file}/{records.MOVED}"
+    try:
+        return records.read(Pending, records.MOVED, dir_fd=root_fd, limits=limits, file=shown)
+    except NotFoundError:
+        return None
+
+
+def is_readable(root_fd: int, file: str, limits: Limits) -> bool:
+    """Whether there is a list that can be added to, or none yet."""
+    try:
+        _listed(root_fd, file, limits)
+    except BsipatchError:
+        return False
+    return True
+
+
+def _listed(root_fd: int, file: str, limits: Limits) -> tuple[Bar, ...]:
     shown = f"{file}/{records.BARS}"
     try:
         found = records.read(Bars, records.BARS, dir_fd=root_fd, limits=limits, file=shown)
@@ -47,19 +70,24 @@ def put(root_fd: int, new: Iterable[Bar], file: str, limits: Limits) -> bool:
     fail for its sake.
     """
     try:
-        bars = list(read(root_fd, file, limits))
+        before = _listed(root_fd, file, limits)
     except BsipatchError:
-        bars = []
-    before = list(bars)
-    for bar in new:
-        there = next((item for item in bars if item.manifest == bar.manifest), None)
-        if there is not None and bar.why == "owner":
-            continue
-        bars = [item for item in bars if item.manifest != bar.manifest] + [bar]
-    if bars == before:
+        before = ()
+    bars = _added(before, new)
+    if bars == list(before):
         return False
     _write(root_fd, bars[-limits.max_bars :])
     return True
+
+
+def _added(bars: Iterable[Bar], new: Iterable[Bar]) -> list[Bar]:
+    found = list(bars)
+    for bar in new:
+        there = next((item for item in found if item.manifest == bar.manifest), None)
+        if there is not None and bar.why == "owner":
+            continue
+        found = [item for item in found if item.manifest != bar.manifest] + [bar]
+    return found
 
 
 def lift(root_fd: int, manifests: Iterable[str], file: str, limits: Limits) -> tuple[Bar, ...]:

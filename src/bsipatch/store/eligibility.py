@@ -21,7 +21,7 @@ from ..errors import (
 from ..limits import Limits
 from ..manifest import Manifest
 from ..tree import Entry, Tree
-from . import records
+from . import records, snapshot
 from .beneath import Beneath, InOrder
 from .records import Generation, Identity
 
@@ -54,28 +54,27 @@ def check_device(manifest: Manifest, identity: Identity, *, now: float) -> None:
 
 
 def check_baseline(
-    manifest: Manifest, identity: Identity, baseline: Tree, live: Generation, live_tree: Tree
+    manifest: Manifest, identity: Identity, digest: str, live: Generation, live_digest: str
 ) -> int:
     """The generation that the update's actions start from: the baseline or, stacked, the live one.
 
-    Raises WrongBaselineError.
+    Digests are those of the baseline's tree and of the live one, with extended attributes
+    where the manifest speaks of them.  Raises WrongBaselineError.
     """
     wanted = manifest.baseline
     if wanted.build is not None and wanted.build != identity.build:
         raise WrongBaselineError("another build", expected=identity.build, found=wanted.build)
     if wanted.version != identity.version:
         raise WrongBaselineError("another version", expected=identity.version, found=wanted.version)
-    digest = digest_of(baseline, xattrs=manifest.xattrs)
     if wanted.digest != digest:
         raise WrongBaselineError("another baseline tree", expected=digest, found=wanted.digest)
     parent = manifest.stacks_on
     if parent is None:
         return records.BASELINE
-    digest = digest_of(live_tree, xattrs=manifest.xattrs)
-    if parent.digest != digest or parent.letter != live.letter:
+    if parent.digest != live_digest or parent.letter != live.letter:
         raise WrongBaselineError(
             f"it stacks on {manifest.version} ({parent.letter}), which is not live",
-            expected=f"{live.display} {digest}",
+            expected=f"{live.display} {live_digest}",
             found=f"({parent.letter}) {parent.digest}",
             hint="Apply that improvement first.",
         )
@@ -102,8 +101,27 @@ def without_xattrs(tree: Tree) -> Tree:
     )
 
 
+def room(manifest: Manifest, strategy: str) -> tuple[int, int]:
+    """Bytes and inodes that a new tree takes, its unchanged files brought in by `strategy`.
+
+    What is copied although it does not change comes on top of what the manifest
+    declares; a hard link has the inode of the file that it leads to.
+    """
+    size, inodes = manifest.required_space, 0
+    for action in manifest.actions:
+        state = action.result
+        if state is None:
+            continue
+        is_linked = strategy == "hardlink" and action.do == "keep" and state.kind == "file"
+        inodes += not is_linked
+        if strategy not in snapshot.CLONING:
+            copied = ("keep", "clone", "chmod") if strategy == "copy" else ("chmod",)
+            size += state.size if action.do in copied else 0
+    return size, inodes
+
+
 def check_space(root_fd: int, needed: int, entries: int, limits: Limits, file: str) -> None:
-    """`needed` bytes and room for `entries` new names, with the reserve left over.
+    """`needed` bytes and room for `entries` new inodes, with the reserve left over.
 
     Raises NoSpaceError that says how much is missing.
     """
@@ -122,24 +140,26 @@ def check_space(root_fd: int, needed: int, entries: int, limits: Limits, file: s
         )
 
 
-def entries_read(manifest: Manifest) -> Iterator[Entry]:
+def entries_read(manifest: Manifest, *, untouched: bool = True) -> Iterator[Entry]:
     """The base's entries that the update takes over or reads; what it replaces may be anything.
 
-    An update that brings every file whole so mends a base that drifted.
+    An update that brings every file whole so mends a base that drifted.  Without
+    `untouched` files and links that stay as they are are left out.
     """
     bases = {a.base for a in manifest.actions if a.do in ("patch", "clone")}
-    return (
-        action.old.at(action.path)
-        for action in manifest.actions
-        if action.old is not None and (action.do in ("keep", "chmod") or action.path in bases)
-    )
+    for action in manifest.actions:
+        if action.old is None:
+            continue
+        kept = action.do == "keep" and (untouched or action.old.kind == "dir")
+        if kept or action.do == "chmod" or action.path in bases:
+            yield action.old.at(action.path)
 
 
 def check_drift(base: Beneath, entries: Iterable[Entry], shown: str) -> None:
-    """Each of these entries is in the base with its kind, mode, size and target; cheap, reads no file.
+    """Each of these entries is in the base with its kind, mode, size and target.
 
-    Content is compared when it is used, by digest.  `shown` is the base's path
-    for messages.  Raises TreeDriftError that names the first entries that differ.
+    Cheap: reads no file; content is compared when it is used, by digest.  `shown` is the path
+    of the base for messages.  Raises TreeDriftError that names the first entries that differ.
     """
     with base.in_order() as reached:
         found = [why for entry in entries if (why := _drift(reached, entry)) is not None]

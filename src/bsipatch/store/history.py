@@ -47,8 +47,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
 
 
-def append(root_fd: int, event: Event) -> None:
-    """Adds one line and makes it last. The store must be locked. Raises OSError."""
+def append(root_fd: int, event: Event, *, sync: bool = True) -> None:
+    """Adds one line and makes it last. The store must be locked. Raises OSError.
+
+    Without `sync` a power cut can take the line, or leave half of it; those before it last.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(HISTORY, flags, 0o644, dir_fd=root_fd)
     try:
@@ -61,11 +64,22 @@ def append(root_fd: int, event: Event) -> None:
         except OSError:
             os.ftruncate(fd, end)
             raise
-        sync_fd(fd)
+        if sync:
+            sync_fd(fd)
     finally:
         os.close(fd)
-    if end == 0:
+    if end == 0 and sync:
         sync_fd(root_fd)
+
+
+def make_last(root_fd: int) -> None:
+    """Makes lines last that were added without a sync. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(HISTORY, _READ, dir_fd=root_fd)
+        try:
+            sync_fd(fd)
+        finally:
+            os.close(fd)
 
 
 def read(root_fd: int) -> list[Event]:

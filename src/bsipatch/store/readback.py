@@ -10,8 +10,9 @@ from ..limits import Limits
 from ..manifest import Manifest
 from ..tree import Tree, compare, walk
 from .beneath import DIRECTORY, READ, Beneath
+from .confirming import confirm
 from .durable import sync_fd, sync_file_system
-from .eligibility import without_xattrs
+from .eligibility import check_drift, entries_read, without_xattrs
 from .witness import Notes
 from .work import Work
 
@@ -54,6 +55,32 @@ def read_back(
         memory=notes,
         uncached=True,
     )
+
+
+def check_result(
+    manifest: Manifest,
+    new: Beneath,
+    old: Beneath,
+    shown: str,
+    *,
+    work: Work,
+    limits: Limits,
+    notes: Notes,
+) -> None:
+    """The new tree is exactly what was signed, on the disk; `notes` gets its files.
+
+    `old` is the base and `shown` its path, for messages.  Raises NewMismatchError,
+    TreeDriftError when the base is to blame, UnsafePathError, CancelledError, OSError.
+    """
+    if not manifest.xattrs:
+        expected = {a.path: a.result for a in manifest.actions if a.result is not None}
+        if confirm(new, expected, work=work, notes=notes):
+            return
+        check_drift(old, entries_read(manifest), shown)
+    size = sum(action.result.size for action in manifest.actions if action.result is not None)
+    found = read_back(new, size, xattrs=manifest.xattrs, work=work, limits=limits, notes=notes)
+    if found.digest != manifest.result_digest:
+        raise explain(manifest, found, shown)
 
 
 def explain(manifest: Manifest, found: Tree, base: str) -> BsipatchError:

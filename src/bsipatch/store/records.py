@@ -7,6 +7,8 @@
       lock                       see lock.py
       current -> generations/1   the one pointer; the live tree is STORE/current/tree
       pending.json               Pending, only while the pointer is being moved; see moving.py
+      moved.json                 the Pending of a move that is done, until the next writer has
+                                 put what it means where it belongs; see moving.py
       trial.json                 Trial, only while the live generation is on trial
       bars.json                  Bars, the improvements that are not wanted again; see bars.py
       health.toml                written by people: checks of this device; see policy.py
@@ -44,6 +46,7 @@ from . import durable
 IDENTITY = "store.json"
 CURRENT = "current"
 PENDING = "pending.json"
+MOVED = "moved.json"
 TRIAL = "trial.json"
 BARS = "bars.json"
 GENERATIONS = "generations"

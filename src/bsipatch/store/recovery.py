@@ -26,6 +26,8 @@ def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
         if live not in records.generation_numbers(root_fd):
             raise StoreDamagedError("the live generation is missing", file=file, found=live)
         live, done = exchange.settle(root_fd, live)
+        if moving.fold(root_fd, file, limits):
+            done.append("wrote down the last move of the pointer again, which a power cut took")
         done += _finish_move(root_fd, file, limits, live)
         live = records.live_number(root_fd, file)
         trial = trials.read(root_fd, file, limits)
@@ -54,14 +56,22 @@ def _finish_move(root_fd: int, file: str, limits: Limits, live: int) -> list[str
     todo = moving.todo(pending, live, file)
     if todo == "finish":
         moving.move(root_fd, file, limits, pending)
-        return [f"finished going back: generation {pending.new} is live"]
+        return [f"finished going back: {pending.reason}; generation {pending.new} is live"]
     if todo == "settle":
         why = "the run that made this generation live ended before it wrote so"
         moving.settle(root_fd, file, limits, pending, recovered=why)
-        return [f"finished an interrupted {pending.verb}: generation {live} is live"]
+        return [f"finished an interrupted {_told(pending)}: generation {live} is live"]
+    as_before = f"generation {live} is live as before"
     if moving.abandon(root_fd, pending):
-        return [f"removed generation {pending.new}, which was never activated"]
-    return [f"undid an interrupted {pending.verb}: generation {live} is live as before"]
+        gone = f"removed generation {pending.new}, which was never activated"
+        return [f"undid an interrupted {_told(pending)}: {gone}; {as_before}"]
+    return [f"undid an interrupted {_told(pending)}: {as_before}"]
+
+
+def _told(pending: Pending) -> str:
+    """A move for people: what, of what, since when."""
+    source = f" of {pending.source}" if pending.source else ""
+    return f"{pending.verb}{source}, begun {pending.started}"
 
 
 def _settle_history(root_fd: int, file: str, limits: Limits, live: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,11 @@ class Store:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StoreDamagedError(f"unreadable record: {error}", file=shown) from error
         tree = Tree(entries)
-        if without_xattrs(tree).digest != self.identity.baseline:
+        try:
+            digest = without_xattrs(tree).digest
+        except (ValueError, struct.error) as error:  # numbers and digests that cannot be
+            raise StoreDamagedError(f"unreadable record: {error}", file=shown) from error
+        if digest != self.identity.baseline:
             raise StoreDamagedError("the baseline's entries are not those of init", file=shown)
         check_tree(entries, limits=self.limits)
         return tree, any(entry.xattrs for entry in entries)

@@ -63,7 +63,7 @@ def survey(
 
     def look(index: int) -> None:
         with tree.in_order() as reached:
-            looker = _Looker(reached, xattrs, work, notes)
+            looker = Looker(reached, xattrs, work, notes)
             results[index] = [
                 finding
                 for entry in batches[index]
@@ -101,7 +101,7 @@ def _strangers(
                 os.close(below)
 
 
-class _Looker:
+class Looker:
     """Looks at entries one after the other, for one thread."""
 
     def __init__(self, reached: InOrder, xattrs: bool, work: Work, notes: Notes | None) -> None:
