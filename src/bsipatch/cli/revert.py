@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import _output, _signals
 from ._options import Json, Store
+
+if TYPE_CHECKING:
+    from ..store import Generation
 
 Reason = Annotated[
     str, typer.Option("--reason", help="Why, for the history and for whoever asks later.")
@@ -46,6 +49,7 @@ def go_back(store: Path, *, baseline: bool, remove: bool, reason: str, json: boo
         policies.allow_removal(policies.load(opened.root, limits=opened.limits))
         done = opened.revert(baseline=baseline, remove=remove, reason=reason)
         live = opened.live_path
+        _write_down(opened.root, done.left)
     facts = {
         "live": str(live),
         "product": done.live.product,
@@ -65,3 +69,18 @@ def go_back(store: Path, *, baseline: bool, remove: bool, reason: str, json: boo
         ("Time", f"{done.seconds * 1000:.1f} ms"),
     ]
     _output.emit(json, facts, [*done.notes, *_output.columns(rows)])
+
+
+def _write_down(root: Path, left: Generation) -> None:
+    """Into the device's log, for its reports: which of the feed's updates was taken off."""
+    from contextlib import suppress
+
+    from ..device.logs import Log
+    from ..device.telemetry import record
+    from ..errors import BsipatchError
+
+    # What came from a feed has as its source "ID from MIRROR"; a file has its path.
+    name, came, _ = left.source.partition(" from ")
+    if came and "/" not in name:
+        with suppress(BsipatchError):
+            record.taken_off(Log(root), name, "owner", f"{left.display} was taken off by its owner")

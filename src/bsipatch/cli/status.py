@@ -40,6 +40,24 @@ def command(store: Store, disk: Disk = False, json: Json = False) -> None:
     _output.emit(json, facts | {"store": str(opened.root)}, [*lines, *_disk.lines(usage)])
 
 
+#: how what did not change is kept, for people
+_STRATEGIES = {
+    "snapshot": "a snapshot of the one before, unchanged blocks are on the disk once",
+    "reflink": "clones, unchanged blocks are on the disk once",
+    "hardlink": "unchanged files are on the disk once, under several names",
+    "copy": "every file is on the disk once for each generation",
+}
+
+
+def _unfinished(status: Status) -> str:
+    if not status.unfinished:
+        return ""
+    return (
+        f"{', '.join(status.unfinished)}: left by a run that was interrupted; what is live is "
+        "whole. `bsipatch recover` clears it away, as the next command that changes something does"
+    )
+
+
 def _facts(status: Status) -> dict[str, Any]:
     live, manifest = status.generation, status.manifest
     return {
@@ -93,13 +111,14 @@ def _lines(status: Status) -> list[str]:
         ("Product", live.product),
         ("Version", f"{live.display}, build {live.build}"),
         ("Live", str(status.live)),
-        ("Generation", f"{live.number} of {len(status.generations)}, by {live.strategy}"),
+        ("Generation", f"{live.number}; on the disk: {', '.join(map(str, status.generations))}"),
+        ("Strategy", f"{live.strategy}: {_STRATEGIES.get(live.strategy, '')}"),
         ("Since", live.created),
         ("Revert to", back or "nothing: the baseline is live"),
         ("On trial", _health.trial_text(status.trial)),
         *(("Barred", _health.bar_text(bar)) for bar in status.barred),
         ("Busy", status.busy or ""),
-        ("Unfinished", ", ".join(status.unfinished)),
+        ("Unfinished", _unfinished(status)),
     ]
     lines = _output.columns(rows)
     for item in status.manifest.security if status.manifest else ():
