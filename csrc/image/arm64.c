@@ -2,26 +2,23 @@
  * two halves of an address that ADRP and a consumer make.
  *
  * A consumer (ADD #imm, or a load or store with unsigned offset) is paired with
- * the ADRP that last wrote its base register in program order, at most WINDOW
- * instructions before it, unless something in between overwrote the register.
+ * the ADRP that last wrote its base register in program order, at most
+ * BSPI_A64_WINDOW instructions before it, unless something in between overwrote the
+ * register.
  * Program order is not execution order: a wrong pair costs bytes, nothing else.
- * As an instruction's refs depend on the WINDOW instructions on each side and
+ * As an instruction's refs depend on as many instructions on each side and
  * nothing beyond, a section may be scanned in pieces with the same result.
+ *
+ * Steps are taken by a kernel (arm64_scan.h): here is the portable one, which steps
+ * over each instruction and which the others are tested against.
  */
 #include "../common/bytes.h"
 #include "arm64_access.h"
-#include "image.h"
+#include "arm64_scan.h"
 
-/* Instructions that an ADRP's page may be used for.  Measured on pairs of builds:
- * 64 misses 0.5 % of the consumers whose offset changed, 512 misses 0.37 %, 2048
- * 0.36 %; the scan of a block pays for two windows. */
-#define WINDOW 512
-#define WINDOW_BYTES (UINT64_C(4) * WINDOW)
 #define CHUNK_BYTES UINT64_C(4096) /* room in the list is checked once for so much code */
+#define TAIL_BYTES UINT64_C(64)    /* whether any ADRP still waits is checked as often */
 #define PAGE_MASK UINT64_C(0xfff)
-#define REG_SLOTS 64 /* 32 registers, and 32 that take the writes nobody cares about */
-#define NO_REG 32u
-#define NO_ITEM SIZE_MAX
 
 /* What to do with an instruction, by its top byte. */
 enum {
@@ -31,75 +28,79 @@ enum {
     C,     /* BL */
     D,     /* writes Rd */
     F,     /* SIMD arithmetic, of which some moves write Rd */
-    G,     /* load or store of a pair */
+    G,     /* load or store of a pair of general registers */
+    H,     /* load or store of a pair of SIMD registers */
+    I,     /* load literal into a SIMD register, prefetch literal */
     J,     /* B.cond, BC.cond, CBZ, CBNZ */
     K,     /* ADCS and its like write Rd, CCMP and CCMN write flags */
-    L,     /* load literal */
+    L,     /* load literal into a general register */
     M,     /* load or store with any other way of addressing */
     P,     /* ADR, ADRP */
     R,     /* BR, BLR, RET and their authenticated forms */
     S,     /* system */
     T,     /* TBZ, TBNZ */
-    U,     /* load or store with unsigned offset */
+    U,     /* load or store with unsigned offset, of one or two bytes */
+    O,     /* ... of four */
+    Y,     /* ... of eight, PRFM */
+    W,     /* ... of one or sixteen bytes of a SIMD register */
+    Z,     /* ... of two, four or eight */
     V,     /* SIMD structure load or store */
-    X      /* exclusive, ordered, compare and swap */
+    X,     /* exclusive, ordered, compare and swap */
+    CLASSES
 };
 
-static const uint8_t classes[256] = {
+const uint8_t bspi_arm64_classes[256] = {
     N, N, N, N, N, N, N, N, X, X, D, D, V, V, F, N, /* 00 */
-    P, D, D, D, B, B, B, B, L, M, D, D, L, N, F, N, /* 10 */
-    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* 20 */
-    P, D, D, D, J, J, T, T, M, U, K, D, M, U, N, N, /* 30 */
+    P, D, D, D, B, B, B, B, L, M, D, D, I, N, F, N, /* 10 */
+    N, N, N, N, N, N, N, N, G, G, D, D, H, H, N, N, /* 20 */
+    P, D, D, D, J, J, T, T, M, U, K, D, M, W, N, N, /* 30 */
     N, N, N, N, N, N, N, N, X, X, D, D, V, V, F, N, /* 40 */
-    P, D, D, D, J, N, N, N, L, M, D, D, L, N, N, N, /* 50 */
-    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* 60 */
-    P, D, D, D, N, N, N, N, M, U, K, D, M, U, N, N, /* 70 */
+    P, D, D, D, J, N, N, N, L, M, D, D, I, N, N, N, /* 50 */
+    N, N, N, N, N, N, N, N, G, G, D, D, H, H, N, N, /* 60 */
+    P, D, D, D, N, N, N, N, M, U, K, D, M, Z, N, N, /* 70 */
     N, N, N, N, N, N, N, N, X, X, D, D, V, V, N, N, /* 80 */
-    P, A, D, D, C, C, C, C, L, M, D, D, L, N, F, N, /* 90 */
-    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* A0 */
-    P, D, D, D, J, J, T, T, M, U, K, D, M, U, N, N, /* B0 */
+    P, A, D, D, C, C, C, C, L, M, D, D, I, N, F, N, /* 90 */
+    N, N, N, N, N, N, N, N, G, G, D, D, H, H, N, N, /* A0 */
+    P, D, D, D, J, J, T, T, M, O, K, D, M, Z, N, N, /* B0 */
     N, N, N, N, N, N, N, N, X, X, D, D, V, V, N, N, /* C0 */
-    P, D, D, D, N, S, R, R, L, M, D, D, N, N, N, N, /* D0 */
-    N, N, N, N, N, N, N, N, G, G, D, D, G, G, N, N, /* E0 */
-    P, D, D, D, N, N, N, N, M, U, K, D, M, U, N, N, /* F0 */
+    P, D, D, D, N, S, R, R, I, M, D, D, N, N, N, N, /* D0 */
+    N, N, N, N, N, N, N, N, G, G, D, D, H, H, N, N, /* E0 */
+    P, D, D, D, N, N, N, N, M, Y, K, D, M, Z, N, N, /* F0 */
 };
 
-/* How to step over an instruction, by its top ten bits.  The low three bits are
- * the kind of reference that it is by itself (A64_B26 to A64_LIT19), or 0. */
-#define PLAN_COUNT 1024u
-#define PLAN_KIND 7u
-#define PLAN_CONSUMER 8u /* completes an ADRP when its base register holds one */
-#define PLAN_CALL 16u    /* clobbers as a call does */
-#define PLAN_KEEP NO_REG /* does not write the register in its low five bits */
-#define PLAN_LOOK 64u    /* needs look_closer */
+#define CONS BSPI_A64_CONSUMER
+#define KEEP BSPI_A64_KEEP
+#define LOOK (BSPI_A64_KEEP | BSPI_A64_LOOK)
+#define SAME(plan) {(plan), (plan), (plan), (plan)}
 
-/* Where the number of a kind up to A64_LIT19 lies in its instruction. */
-typedef struct immediate {
-    uint32_t mask;
-    uint32_t sign;
-    uint32_t shift;
-} immediate;
-
-static const immediate immediates[PLAN_KIND + 1] = {
-    [BSPI_REF_A64_B26] = {0x3FFFFFF, 0x2000000, 0},
-    [BSPI_REF_A64_B19] = {0x7FFFF, 0x40000, 5},
-    [BSPI_REF_A64_B14] = {0x3FFF, 0x2000, 5},
-    [BSPI_REF_A64_LIT19] = {0x7FFFF, 0x40000, 5},
+/* The plan by the class and by bits 23 and 22.  Where an access has no scale
+ * (bspi_arm64_access_scale) it is no consumer, and stores write no register. */
+const uint8_t bspi_arm64_plans[CLASSES][4] = {
+    [N] = SAME(KEEP),
+    [A] = {CONS, 0, 0, 0},
+    [B] = SAME(KEEP | BSPI_REF_A64_B26),
+    [C] = SAME(KEEP | BSPI_A64_CALL | BSPI_REF_A64_B26),
+    [D] = SAME(0),
+    [F] = SAME(LOOK),
+    [G] = {KEEP, LOOK, LOOK, LOOK}, /* a load, or it writes its base back */
+    [H] = {KEEP, KEEP, LOOK, LOOK},
+    [I] = SAME(KEEP | BSPI_REF_A64_LIT19),
+    [J] = SAME(KEEP | BSPI_REF_A64_B19),
+    [K] = {0, KEEP, 0, KEEP},
+    [L] = SAME(BSPI_REF_A64_LIT19),
+    [M] = SAME(LOOK),
+    [P] = SAME(LOOK),
+    [R] = SAME(LOOK),
+    [S] = SAME(LOOK),
+    [T] = SAME(KEEP | BSPI_REF_A64_B14),
+    [U] = {CONS | KEEP, CONS, CONS, CONS},
+    [O] = {CONS | KEEP, CONS, CONS, KEEP},
+    [Y] = {CONS | KEEP, CONS, CONS | KEEP, KEEP},
+    [W] = SAME(CONS | KEEP),
+    [Z] = {CONS | KEEP, CONS | KEEP, KEEP, KEEP},
+    [V] = SAME(LOOK),
+    [X] = SAME(LOOK),
 };
-
-/* What is known of the registers.  All positions are offsets into the section,
- * so that nothing depends on where the scan began. */
-typedef struct scan {
-    const uint8_t *code;
-    uint64_t addr;
-    uint64_t file_off;
-    bspi_ref_list *refs;
-    uint64_t last_call;        /* end of the last call */
-    uint64_t page[REG_SLOTS];  /* an ADRP's result */
-    uint64_t until[REG_SLOTS]; /* where the page is no longer usable; 0 when unknown */
-    size_t item[REG_SLOTS];    /* the ADRP's ref while it waits for a consumer */
-    uint8_t plans[PLAN_COUNT];
-} scan;
 
 /* True when a load or store of a single register puts something in Rt. */
 static bool loads_register(uint32_t word) {
@@ -109,56 +110,14 @@ static bool loads_register(uint32_t word) {
     return opc != 0 && !(opc == 2 && word >> 30 == 3); /* not a store, not PRFM */
 }
 
-/* The plan for instructions that start with the ten bits on top of `word`. */
-static uint8_t plan_of(uint32_t word) {
-    switch (classes[word >> 24]) {
-    case A:
-        return (word >> 22 & 3) == 0 ? PLAN_CONSUMER : 0;
-    case B:
-        return PLAN_KEEP | BSPI_REF_A64_B26;
-    case C:
-        return PLAN_KEEP | PLAN_CALL | BSPI_REF_A64_B26;
-    case D:
-        return 0;
-    case G: {
-        bool load = (word >> 26 & 1) == 0 && (word >> 22 & 1);
-        bool write_back = word >> 23 & 1;
-        return load || write_back ? PLAN_KEEP | PLAN_LOOK : PLAN_KEEP;
-    }
-    case J:
-        return PLAN_KEEP | BSPI_REF_A64_B19;
-    case K:
-        return word >> 22 & 1 ? PLAN_KEEP : 0;
-    case L:
-        if (word >> 26 & 1 || word >> 30 == 3)
-            return PLAN_KEEP | BSPI_REF_A64_LIT19;
-        return BSPI_REF_A64_LIT19;
-    case T:
-        return PLAN_KEEP | BSPI_REF_A64_B14;
-    case U:
-        if (bspi_arm64_access_scale(word) < 0)
-            return PLAN_KEEP;
-        return loads_register(word) ? PLAN_CONSUMER : PLAN_CONSUMER | PLAN_KEEP;
-    case F:
-    case M:
-    case P:
-    case R:
-    case S:
-    case V:
-    case X:
-        return PLAN_KEEP | PLAN_LOOK;
-    default:
-        return PLAN_KEEP;
-    }
-}
-
-static void forget(scan *s, unsigned reg) {
+static void forget(bspi_arm64_scan *s, unsigned reg) {
     s->until[reg] = 0;
+    s->live &= ~(UINT64_C(1) << reg);
 }
 
 /* SIMD arithmetic writes a general register in forms of FMOV, FCVT*, UMOV and
  * SMOV. */
-static void simd(scan *s, uint32_t word) {
+static void simd(bspi_arm64_scan *s, uint32_t word) {
     bool writes = false;
     if ((word & 0x5F20FC00) == 0x1E200000) {
         unsigned opcode = word >> 16 & 7;
@@ -179,7 +138,7 @@ static bool restores_callee_saved(uint32_t word) {
     return (word >> 5 & 31) == 31 && rt >= 19 && rt <= 28;
 }
 
-static void pair_registers(scan *s, uint32_t word) {
+static void pair_registers(bspi_arm64_scan *s, uint32_t word) {
     if ((word >> 26 & 1) == 0 && (word >> 22 & 1) && !restores_callee_saved(word)) {
         forget(s, word & 31);
         forget(s, word >> 10 & 31);
@@ -188,7 +147,7 @@ static void pair_registers(scan *s, uint32_t word) {
         forget(s, word >> 5 & 31);
 }
 
-static void other_addressing(scan *s, uint32_t word) {
+static void other_addressing(bspi_arm64_scan *s, uint32_t word) {
     unsigned mode = word >> 10 & 3;
     bool register_or_atomic = (word >> 28 & 3) == 3 && (word >> 21 & 1);
     bool write_back = false;
@@ -210,7 +169,7 @@ static void other_addressing(scan *s, uint32_t word) {
         forget(s, word >> 5 & 31);
 }
 
-static void exclusive(scan *s, uint32_t word) {
+static void exclusive(bspi_arm64_scan *s, uint32_t word) {
     if (word >> 22 & 1)
         forget(s, word & 31);
     /* Status, compared or second register; 31 where the form has none. */
@@ -219,12 +178,13 @@ static void exclusive(scan *s, uint32_t word) {
 }
 
 /* Appends a ref; room for it was made beforehand. */
-static void emit(const scan *s, uint64_t at, uint8_t kind, uint64_t base, uint64_t target) {
+static void emit(const bspi_arm64_scan *s, uint64_t at, uint8_t kind, uint64_t base,
+                 uint64_t target) {
     bspi_ref ref = {s->file_off + at, target, base, kind, 4};
     s->refs->items[s->refs->count++] = ref;
 }
 
-static void page_address(scan *s, uint64_t at, uint32_t word, bool report) {
+static void page_address(bspi_arm64_scan *s, uint64_t at, uint32_t word, bool report) {
     uint64_t site = s->addr + at;
     uint64_t imm = (word >> 3 & 0x1FFFFC) | (word >> 29 & 3);
     uint64_t value = (uint64_t)bspi_sign_extend(imm, 21);
@@ -236,21 +196,24 @@ static void page_address(scan *s, uint64_t at, uint32_t word, bool report) {
         return;
     }
     uint64_t page = (site & ~PAGE_MASK) + (value << 12);
-    s->item[rd] = NO_ITEM;
+    uint64_t slot = UINT64_C(1) << rd;
+    s->waiting &= ~slot;
     if (report) {
         s->item[rd] = s->refs->count;
         emit(s, at, BSPI_REF_A64_ADRP, 0, page);
     }
+    if (rd == 31) /* XZR here, and SP in a consumer */
+        return;
     s->page[rd] = page;
-    /* Register 31 is XZR here and SP in a consumer. */
-    s->until[rd] = rd == 31 ? 0 : at + 4 + WINDOW_BYTES;
+    s->until[rd] = at + 4 + BSPI_A64_WINDOW_BYTES;
+    s->live |= slot;
+    if (report)
+        s->waiting |= slot;
 }
 
-/* Pairs the consumer at `at` with the ADRP in its base register, if it is one. */
-static void consume(scan *s, uint64_t at, uint32_t word, bool report) {
+void bspi_arm64_consume(bspi_arm64_scan *s, uint64_t at, uint32_t word, bool report) {
     unsigned reg = word >> 5 & 31;
-    /* A call may change x0 to x17 and does change x30. */
-    if ((reg <= 17 || reg == 30) && s->until[reg] - WINDOW_BYTES <= s->last_call)
+    if (BSPI_A64_CALL_CHANGES >> reg & 1 && s->until[reg] - BSPI_A64_WINDOW_BYTES <= s->last_call)
         return;
     bool add = word >> 24 == 0x91;
     uint64_t low = (word >> 10 & PAGE_MASK) << (add ? 0 : bspi_arm64_access_scale(word));
@@ -259,19 +222,19 @@ static void consume(scan *s, uint64_t at, uint32_t word, bool report) {
     uint64_t page = s->page[reg];
     if (report)
         emit(s, at, add ? BSPI_REF_A64_ADD12 : BSPI_REF_A64_LDST12, page, page + low);
-    if (s->item[reg] != NO_ITEM) {
+    if (s->waiting >> reg & 1) {
         s->refs->items[s->item[reg]].target = page + low;
-        s->item[reg] = NO_ITEM;
+        s->waiting &= ~(UINT64_C(1) << reg);
     }
 }
 
-/* What the plan alone cannot say. */
-static void look_closer(scan *s, uint64_t at, uint32_t word, bool report) {
-    switch (classes[word >> 24]) {
+void bspi_arm64_look(bspi_arm64_scan *s, uint64_t at, uint32_t word, bool report) {
+    switch (bspi_arm64_classes[word >> 24]) {
     case F:
         simd(s, word);
         break;
     case G:
+    case H:
         pair_registers(s, word);
         break;
     case M:
@@ -281,8 +244,10 @@ static void look_closer(scan *s, uint64_t at, uint32_t word, bool report) {
         page_address(s, at, word, report);
         break;
     case R:
-        if ((word >> 21 & 3) == 1) /* BLR and its like */
+        if ((word >> 21 & 3) == 1) { /* BLR and its like */
             s->last_call = at + 4;
+            s->live &= ~(uint64_t)BSPI_A64_CALL_CHANGES;
+        }
         break;
     case S:
         if (word >> 21 & 1) /* MRS, SYSL */
@@ -300,52 +265,77 @@ static void look_closer(scan *s, uint64_t at, uint32_t word, bool report) {
     }
 }
 
-/* Steps over the instruction at `at`; its refs are appended if `report`.  Code
- * is hard to foresee for a processor: the common ways have no branch. */
-static inline void step(scan *s, uint64_t at, bool report) {
-    uint32_t word = bspi_load32(s->code + at);
-    unsigned plan = s->plans[word >> 22];
-    if ((unsigned)(at < s->until[word >> 5 & 31]) & plan >> 3)
-        consume(s, at, word, report);
-    s->until[(word & 31) | (plan & PLAN_KEEP)] = 0;
-    if (report) {
-        unsigned kind = plan & PLAN_KIND;
-        immediate imm = immediates[kind];
-        uint64_t number = word >> imm.shift & imm.mask;
-        number = (number ^ imm.sign) - imm.sign;
-        bspi_ref ref = {s->file_off + at, s->addr + at + (number << 2), 0, (uint8_t)kind, 4};
-        s->refs->items[s->refs->count] = ref;
-        s->refs->count += kind != 0;
-    }
-    s->last_call = plan & PLAN_CALL ? at + 4 : s->last_call;
-    if (plan & PLAN_LOOK)
-        look_closer(s, at, word, report);
+void bspi_arm64_plainly(bspi_arm64_scan *s, uint64_t at, uint64_t end, bool report) {
+    if (report)
+        for (; at < end; at += 4)
+            bspi_arm64_step(s, at, true);
+    else
+        for (; at < end; at += 4)
+            bspi_arm64_step(s, at, false);
 }
 
-void bspi_arm64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
-                     uint64_t addr, uint64_t file_off, bspi_ref_list *refs) {
-    scan s = {.code = code, .addr = addr, .file_off = file_off, .refs = refs};
-    for (uint32_t i = 0; i < PLAN_COUNT; i++)
-        s.plans[i] = plan_of(i << 22);
-    for (unsigned reg = 0; reg < REG_SLOTS; reg++)
-        s.item[reg] = NO_ITEM;
+/* Scans [at, end) and reports: what the filter keeps by a step without a run. */
+static void report(bspi_arm64_scan *s, bspi_arm64_kernel kernel, uint64_t at, uint64_t end,
+                   const bspi_ref_filter *filter, size_t *kept) {
+    uint64_t run_len = s->run_len;
+    while (filter != NULL && *kept < filter->kept_count &&
+           filter->kept[*kept] < s->file_off + end) {
+        uint64_t off = filter->kept[(*kept)++];
+        if (off < s->file_off + at || ((off - s->file_off - at) & 3) != 0)
+            continue; /* in no instruction, or in its middle */
+        uint64_t here = off - s->file_off;
+        kernel(s, at, here, true);
+        s->run_len = 0;
+        bspi_arm64_step(s, here, true);
+        s->run_len = run_len;
+        at = here + 4;
+    }
+    kernel(s, at, end, true);
+}
 
+void bspi_arm64_refs_by(bspi_arm64_kernel kernel, const uint8_t *code, uint64_t code_len,
+                        uint64_t begin, uint64_t end, uint64_t addr, uint64_t file_off,
+                        const bspi_ref_filter *filter, bspi_ref_list *refs) {
+    bspi_arm64_scan s = {.code = code, .addr = addr, .file_off = file_off, .refs = refs};
+    size_t kept = 0;
+    if (filter != NULL) {
+        s.run_off = filter->run_off;
+        s.run_len = filter->run_len;
+    }
     /* Instructions stand at multiples of four in memory. */
     uint64_t phase = (0 - addr) & 3;
     uint64_t at = BSPI_MAX(begin, phase);
     at += (phase - at) & 3;
-    uint64_t first = at;
-    for (at -= BSPI_MIN(first - phase, WINDOW_BYTES); at < first && at + 4 <= code_len; at += 4)
-        step(&s, at, false);
-    while (at < end && at + 4 <= code_len) {
+    if (at >= code_len || code_len - at < 4)
+        return;
+    uint64_t code_end = code_len - ((code_len - at) & 3); /* of whole instructions */
+    kernel(&s, at - BSPI_MIN(at - phase, BSPI_A64_WINDOW_BYTES), at, false);
+    end = BSPI_MIN(end, code_end);
+    while (at < end) {
         if (!bspi_ref_reserve(refs, CHUNK_BYTES / 4 + 1)) /* one is written beyond the last */
             return;
-        uint64_t chunk_end = BSPI_MIN(end, at + CHUNK_BYTES);
-        for (; at < chunk_end && at + 4 <= code_len; at += 4)
-            step(&s, at, true);
+        uint64_t chunk_end = BSPI_MIN(at + CHUNK_BYTES, end + ((at - end) & 3));
+        report(&s, kernel, at, chunk_end, filter, &kept);
+        at = chunk_end;
     }
     /* The ADRPs at the end may find their first consumer behind it. */
-    uint64_t last = at + WINDOW_BYTES;
-    for (; at < last && at + 4 <= code_len; at += 4)
-        step(&s, at, false);
+    uint64_t last = BSPI_MIN(at + BSPI_A64_WINDOW_BYTES, code_end);
+    while (at < last && (s.live &= s.waiting) != 0) {
+        uint64_t stop = BSPI_MIN(at + TAIL_BYTES, last);
+        kernel(&s, at, stop, false);
+        at = stop;
+    }
+}
+
+void bspi_arm64_refs_but(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
+                         uint64_t addr, uint64_t file_off, const bspi_ref_filter *filter,
+                         bspi_ref_list *refs) {
+    bspi_arm64_kernel quick = bspi_arm64_avx2();
+    bspi_arm64_refs_by(quick != NULL ? quick : bspi_arm64_plainly, code, code_len, begin, end,
+                       addr, file_off, filter, refs);
+}
+
+void bspi_arm64_refs(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
+                     uint64_t addr, uint64_t file_off, bspi_ref_list *refs) {
+    bspi_arm64_refs_but(code, code_len, begin, end, addr, file_off, NULL, refs);
 }

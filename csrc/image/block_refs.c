@@ -2,6 +2,7 @@
  * the instruction sets find in its code, merged with what the tables named
  * beforehand. */
 #include "../common/bytes.h"
+#include "arm64_filter.h"
 #include "image.h"
 
 /* A code reference that leads further than this from everything the image maps
@@ -53,7 +54,8 @@ typedef struct range {
     const bspi_file *file;
     const bspi_image *image;
     uint64_t begin, end;
-    const bspi_section *near; /* the last section asked for */
+    const bspi_ref_filter *filter; /* NULL for everything */
+    const bspi_section *near;      /* the last section asked for */
 } range;
 
 /* The part of an image in the block that holds `off`. */
@@ -141,8 +143,8 @@ static void find_code_refs(const range *r, bspi_ref_list *refs) {
         uint64_t begin = BSPI_MAX(r->begin, s->file_off);
         uint64_t end = BSPI_MIN(r->end, s->file_off + s->file_size);
         if (image->arch == BSPI_ARCH_ARM64)
-            bspi_arm64_refs(r->file->data + s->file_off, s->file_size, begin - s->file_off,
-                            end - s->file_off, s->addr, s->file_off, refs);
+            bspi_arm64_refs_but(r->file->data + s->file_off, s->file_size, begin - s->file_off,
+                                end - s->file_off, s->addr, s->file_off, r->filter, refs);
         else if (image->arch == BSPI_ARCH_X86_64)
             find_x86_64(r, s, begin, end, refs);
     }
@@ -153,6 +155,29 @@ static bool plausible(const bspi_image *image, uint64_t target) {
     uint64_t high = image->addr_high > UINT64_MAX - TARGET_SLACK ? UINT64_MAX
                                                                  : image->addr_high + TARGET_SLACK;
     return target >= low && target <= high;
+}
+
+/* Whether no data field can touch code in the range, `first` being the first one
+ * that begins at or after its begin. */
+static bool is_pure(const range *r, size_t first) {
+    const bspi_data_refs *data = &r->image->data;
+    return (first == 0 || bspi_data_off(data->keys[first - 1]) + FIELD_MAX <= r->begin) &&
+           (first == data->count || bspi_data_off(data->keys[first]) >= r->end + FIELD_MAX);
+}
+
+/* Merging in a pure range: code refs are disjoint, so that each is kept that leads
+ * somewhere. */
+static void drop_implausible(const range *r, bspi_ref_list *refs, size_t first) {
+    size_t kept = first;
+    for (size_t i = first; i < refs->count; i++) {
+        const bspi_ref *ref = &refs->items[i];
+        if (!bspi_within(ref->off, ref->size, r->file->size) || !plausible(r->image, ref->target))
+            continue;
+        if (kept != i)
+            refs->items[kept] = *ref;
+        kept++;
+    }
+    refs->count = kept;
 }
 
 /* The end of a data field that reaches over `begin` from before it. */
@@ -223,6 +248,10 @@ static void image_range_refs(range *r, bspi_ref_list *refs) {
     find_code_refs(r, refs);
     if (refs->failed)
         return;
+    if (gap == 0 && r->image->arch == BSPI_ARCH_ARM64 && is_pure(r, first)) {
+        drop_implausible(r, refs, kept);
+        return;
+    }
     merge m = {refs->items, kept + gap, refs->count, first, kept};
     for (uint64_t begin = r->begin; begin < r->end;) {
         part block = part_at(r->image, begin);
@@ -233,15 +262,20 @@ static void image_range_refs(range *r, bspi_ref_list *refs) {
     refs->count = m.kept;
 }
 
-void bspi_range_refs(const bspi_file *file, uint64_t begin, uint64_t end, bspi_ref_list *refs) {
+void bspi_range_refs_but(const bspi_file *file, uint64_t begin, uint64_t end,
+                         const bspi_ref_filter *filter, bspi_ref_list *refs) {
     end = BSPI_MIN(end, file->size);
     for (size_t i = 0; i < file->image_count; i++) {
         const bspi_image *image = &file->images[i];
         range r = {file, image, BSPI_MAX(begin, image->file_off),
-                   BSPI_MIN(end, image->file_off + image->file_size), NULL};
+                   BSPI_MIN(end, image->file_off + image->file_size), filter, NULL};
         if (r.begin < r.end)
             image_range_refs(&r, refs);
     }
+}
+
+void bspi_range_refs(const bspi_file *file, uint64_t begin, uint64_t end, bspi_ref_list *refs) {
+    bspi_range_refs_but(file, begin, end, NULL, refs);
 }
 
 void bspi_block_refs(const bspi_file *file, uint64_t block, bspi_ref_list *refs) {

@@ -70,6 +70,19 @@ uint64_t bspi_map_target(const bspi_address_map *map, uint64_t addr);
 /* As bspi_map_target, but makes *near the stretch that addr lies in. */
 void bspi_map_find(const bspi_address_map *map, uint64_t addr, bspi_near *near);
 
+/* As bspi_map_target, quicker on a page of addresses without a step: for targets
+ * that lie anywhere. */
+static inline uint64_t bspi_map_far(const bspi_address_map *map, uint64_t addr) {
+    const bspi_shifts *shifts = map->overridden ? &map->by_target : &map->by_span;
+    if (shifts->page_count == 0)
+        return bspi_map_target(map, addr);
+    uint64_t page = (addr - shifts->steps[0].from) >> shifts->page_bits;
+    if (page >= shifts->page_count || shifts->pages[page] != shifts->pages[page + 1])
+        return bspi_map_target(map, addr);
+    /* Not the first page, which begins with a step. */
+    return addr + shifts->steps[shifts->pages[page] - 1].shift;
+}
+
 /* As bspi_map_target, quicker when addr lies where the last one did. */
 static inline uint64_t bspi_map_near(const bspi_address_map *map, uint64_t addr,
                                      bspi_near *near) {

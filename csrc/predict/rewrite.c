@@ -3,13 +3,16 @@
  *
  * Says the same of every field as bspi_walk, but asks less.  The pieces of the
  * window are taken in the order of the old file, so that no block of it is
- * searched twice; sections are looked up once for a stretch; and a field whose
- * site and target move alike, as most do, is left as it was copied.
+ * searched twice; sections are looked up once for a stretch; a field whose site and
+ * target move alike, as most do, is left as it was copied; and in longer pieces
+ * branches of arm64 that stay in their run of the cover are not even listed.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../common/bytes.h"
+#include "../image/arm64_access.h"
+#include "../image/arm64_filter.h"
 #include "predictor.h"
 
 /* No field is longer than this. */
@@ -20,6 +23,8 @@
  * to begin anew costs as much. */
 #define CHUNK_BITS 16
 #define GAP 4096u
+/* A part of a piece that is as long is searched by itself, for what may change. */
+#define LONG_PART 4096u
 
 /* Old offsets [begin, end) of one piece that lie in the same sections. */
 typedef struct stretch {
@@ -99,12 +104,48 @@ static void set_fix(window *w, size_t fix) {
     w->fix_off = fix < w->predictor->fix_count ? w->predictor->fixes[fix].new_off : UINT64_MAX;
 }
 
+/* As bspi_ref_write on a field that is of the kind, for the commonest of arm64; false
+ * for another kind. */
+static inline bool write_arm64(uint8_t kind, uint8_t *field, uint64_t site, uint64_t target) {
+    uint32_t word = bspi_load32(field);
+    switch (kind) {
+    case BSPI_REF_A64_B26: {
+        uint64_t number = target - site;
+        if ((number & 3) == 0 && number + (UINT64_C(1) << 27) < UINT64_C(1) << 28)
+            bspi_store32(field, (word & 0xFC000000) | (uint32_t)(number >> 2 & 0x3FFFFFF));
+        return true;
+    }
+    case BSPI_REF_A64_ADRP: {
+        uint64_t pages = (target >> 12) - (site >> 12);
+        pages = (uint64_t)bspi_sign_extend(pages, 52); /* the address space wraps */
+        if (pages + (UINT64_C(1) << 20) < UINT64_C(1) << 21)
+            bspi_store32(field, (word & 0x9F00001F) | (uint32_t)((pages & 3) << 29) |
+                                    (uint32_t)((pages >> 2 & 0x7FFFF) << 5));
+        return true;
+    }
+    case BSPI_REF_A64_ADD12:
+        bspi_store32(field, (word & 0xFFC003FF) | (uint32_t)(target & PAGE_MASK) << 10);
+        return true;
+    case BSPI_REF_A64_LDST12: {
+        unsigned scale = (unsigned)bspi_arm64_access_scale(word);
+        uint32_t low = (uint32_t)(target & PAGE_MASK);
+        if ((low & ((1u << scale) - 1)) == 0)
+            bspi_store32(field, (word & 0xFFC003FF) | low >> scale << 10);
+        return true;
+    }
+    default:
+        return false;
+    }
+}
+
 /* Writes `target` into the field at new_off. */
 static void write_field(window *w, const bspi_ref *ref, uint64_t new_off, uint64_t target,
                         uint64_t base) {
     uint64_t site = ref->off + w->at.new_site;
     if (new_off >= w->begin && bspi_within(new_off - w->begin, ref->size, w->len)) {
-        (void)bspi_ref_write(ref->kind, w->out + (new_off - w->begin), site, base, target);
+        uint8_t *field = w->out + (new_off - w->begin);
+        if (!write_arm64(ref->kind, field, site, target))
+            (void)bspi_ref_write(ref->kind, field, site, base, target);
         return;
     }
     uint8_t field[FIELD_MAX]; /* the window cuts it */
@@ -147,8 +188,7 @@ static inline void rewrite_field(window *w, const bspi_ref *ref) {
         if (!at->in_section)
             return;
         /* A branch within one run of the cover stays within it. */
-        target = old - at->run < w->entry->len ? old + at->shift
-                                               : bspi_map_near(at->map, old, &w->near);
+        target = old - at->run < w->entry->len ? old + at->shift : bspi_map_far(at->map, old);
         same = target - old == at->shift;
         base = ref->base + at->shift; /* of x86-64; arm64 counts from the site */
         break;
@@ -207,6 +247,10 @@ static inline void rewrite_field(window *w, const bspi_ref *ref) {
     write_field(w, ref, new_off, target, base);
 }
 
+static bool is_long(const bspi_piece *piece, uint64_t off, uint64_t stop) {
+    return BSPI_MIN(piece->old_end, stop) - off >= LONG_PART;
+}
+
 /* The references of old [off, stop), a part of one chunk, and with them what the
  * pieces from `piece` on will ask of that chunk soon: what is searched is searched
  * once.  NULL when memory is refused. */
@@ -216,8 +260,41 @@ static const bspi_ref_list *wanted_refs(bspi_walker *walker, const bspi_piece *p
     bspi_found *found = &walker->chunks[chunk % BSPI_WALKER_CHUNKS];
     if (!bspi_found_holds(found, off, stop))
         for (; piece < last && piece->old_off < chunk_end && piece->old_off <= stop + GAP; piece++)
-            stop = BSPI_MAX(stop, BSPI_MIN(piece->old_end, chunk_end));
+            if (!is_long(piece, BSPI_MAX(piece->old_off, off), chunk_end))
+                stop = BSPI_MAX(stop, BSPI_MIN(piece->old_end, chunk_end));
     return bspi_find_refs(walker->predictor, off, stop, found) ? &found->refs : NULL;
+}
+
+/* Notes in `filter` the old offsets in [off, stop) of fields that the entry's fixes
+ * change; false when there are too many. */
+static bool keep_fixed(const window *w, uint64_t off, uint64_t stop, bspi_ref_filter *filter) {
+    const bspi_predictor *p = w->predictor;
+    filter->kept_count = 0;
+    for (size_t i = first_fix(p, off + w->to_new);
+         i < p->fix_count && p->fixes[i].new_off < stop + w->to_new; i++) {
+        if (filter->kept_count == BSPI_FILTER_KEPT)
+            return false;
+        filter->kept[filter->kept_count++] = p->fixes[i].new_off - w->to_new;
+    }
+    return true;
+}
+
+/* The references of old [off, stop), a part of one chunk and of `piece`, but perhaps
+ * for those that are not to be rewritten.  NULL when memory is refused. */
+static const bspi_ref_list *refs_to_rewrite(bspi_walker *walker, const window *w,
+                                            const bspi_piece *piece, const bspi_piece *last,
+                                            uint64_t off, uint64_t stop) {
+    bspi_ref_filter filter = {.run_off = w->entry->old_off, .run_len = w->entry->len};
+    if (!is_long(piece, off, stop) || !keep_fixed(w, off, stop, &filter))
+        return wanted_refs(walker, piece, last, off, stop);
+    /* Not where what is searched for short pieces around this one is. */
+    uint64_t slot = (off >> CHUNK_BITS) + BSPI_WALKER_CHUNKS / 2;
+    bspi_found *found = &walker->chunks[slot % BSPI_WALKER_CHUNKS];
+    found->begin = found->end = 0; /* others cannot use it */
+    found->refs.count = 0;
+    found->refs.failed = false;
+    bspi_range_refs_but(walker->predictor->old, off, stop, &filter, &found->refs);
+    return found->refs.failed ? NULL : &found->refs;
 }
 
 static bool rewrite_piece(bspi_walker *walker, window *w, const bspi_piece *piece,
@@ -229,7 +306,7 @@ static bool rewrite_piece(bspi_walker *walker, window *w, const bspi_piece *piec
     set_fix(w, first_fix(w->predictor, piece->old_off + w->to_new));
     for (uint64_t off = piece->old_off; off < piece->old_end;) {
         uint64_t stop = BSPI_MIN(((off >> CHUNK_BITS) + 1) << CHUNK_BITS, piece->old_end);
-        const bspi_ref_list *refs = wanted_refs(walker, piece, last, off, stop);
+        const bspi_ref_list *refs = refs_to_rewrite(walker, w, piece, last, off, stop);
         if (refs == NULL)
             return false;
         size_t end = bspi_first_ref(refs, stop);

@@ -326,6 +326,75 @@ def test_both_ways_agree_on_wild_images(cpu: int, seed: int) -> None:
         assert agree(made, rng) > 5000
 
 
+def fix_only(made: Setting, rng: random.Random, local: bool, count: int) -> None:
+    """Puts fixes on so many fields, local branches or others, and on nothing else."""
+    ffi, lib = library()
+    offsets = []
+
+    def visit(_: Any, site: Any) -> None:
+        if bool(site.local) is local:
+            offsets.append(int(site.new_off))
+
+    callback = ffi.callback("void(void *, const bspi_ref_site *)", visit)
+    with made.walker() as walker:
+        assert lib.bspi_walk(walker, 0, made.new_size, callback, ffi.NULL)
+    chosen = sorted(rng.sample(offsets, min(count, len(offsets))))
+    assert len(chosen) == count
+    made.fixes = {off: rng.choice([1, -1, rng.randrange(-5000, 5000)]) for off in chosen}
+    fixes = ffi.new("bspi_ref_fix[]", list(made.fixes.items()))
+    made.keep.append(fixes)
+    made.predictor.fixes, made.predictor.fix_count = fixes, len(fixes)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("local", [True, False])
+def test_both_ways_agree_on_long_runs(seed: int, local: bool) -> None:
+    """Of long runs only what may change is looked at: few fixes, exactly on branches within."""
+    _, lib = library()
+    rng = random.Random(f"long {seed} {local}")
+    old, new = (wild_image(rng, ARM64, arm64_code(rng, 40000)) for _ in range(2))
+
+    def mess(file: Any, image: Any) -> None:
+        for _ in range(rng.choice([0, 0, 30])):
+            off = rng.randrange(image.file_off, image.file_off + image.file_size)
+            assert lib.bspi_image_add_ref(file, image, off, 33, 0)
+
+    with setting(old, new, rng, mess) as made:
+        fix_only(made, rng, local, rng.choice([1, 20, 60, 200]))
+        with made.walker() as walker:
+            for begin in range(0, made.new_size, 16384):
+                length = min(rng.choice([16384, 9001]), made.new_size - begin)
+                expected, _ = made.plainly(begin, length)
+                assert made.quickly(begin, length, walker) == expected
+
+
+@pytest.mark.parametrize("by", range(-9, 5))
+def test_a_range_beside_a_data_field(by: int) -> None:
+    """A field of 8 bytes in code, over or near either border of a range."""
+    ffi, lib = library()
+    rng = random.Random(by)
+    image = wild_image(rng, ARM64, b"\x00\x00\x00\x94" * 10000)
+    field = 0x5002  # in the middle of an instruction
+
+    def mess(file: Any, image: Any) -> None:
+        assert lib.bspi_image_add_ref(file, image, field, 32, 0)
+
+    with setting(image, image, rng, mess) as made:
+        refs = ffi.new("bspi_ref_list *", {"heap": made.heap})
+
+        def found(begin: int, end: int) -> list[tuple[int, int]]:
+            refs.count = 0
+            lib.bspi_range_refs(made.file, begin, end, refs)
+            return [(int(refs.items[i].off), int(refs.items[i].kind)) for i in range(refs.count)]
+
+        whole = found(0x4800, 0x6000)
+        assert (field, 32) in whole
+        border = field - by
+        assert found(0x4800, border) == [ref for ref in whole if ref[0] < border]
+        assert found(border, 0x6000) == [ref for ref in whole if ref[0] >= border]
+        lib.bspi_ref_list_free(refs)
+
+
 @pytest.mark.parametrize("cpu", [ARM64, X86_64])
 def test_a_range_holds_what_its_blocks_hold(cpu: int) -> None:
     ffi, lib = library()
