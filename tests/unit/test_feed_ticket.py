@@ -70,7 +70,7 @@ def test_a_ticket_names_what_one_device_may_have() -> None:
         ({"policy": updates.policy(1)}, SignatureError),
         ({"policy": updates.policy(0, 1, threshold=2)}, ThresholdError),
     ],
-    ids=str,
+    ids=["device", "nonce", "late", "early", "another key", "two keys"],
 )
 def test_a_ticket_is_good_for_nothing_else(
     changes: dict[str, Any], error: type[BsipatchError]
