@@ -10,12 +10,13 @@ import pytest
 from bsipatch.device import relaunch, schedule, service_beacon
 from bsipatch.device.service import DeviceService
 from bsipatch.device.service_state import Event, Process, State
-from bsipatch.errors import BsipatchError, StoreBusyError
+from bsipatch.errors import BsipatchError, PolicyError, StoreBusyError
+from bsipatch.feed.model import Withdrawal
 from bsipatch.manifest import Activation
 from tests.support.followed import device, repository, server
-from tests.support.served import ME, managed, offer, says, service
+from tests.support.served import ME, manage, managed, offer, says, service
 from tests.support.stores import base, store
-from tests.support.tuf_feeds import NOW, Device, Repository, update
+from tests.support.tuf_feeds import DAY, NOW, Device, Repository, update
 
 __all__ = ["base", "device", "managed", "repository", "says", "server", "service", "store"]
 
@@ -136,3 +137,80 @@ def test_the_beacon_is_for_its_owner_alone(service: DeviceService) -> None:
     with pytest.raises(BsipatchError):
         service.check()
     assert service.progress() is None
+
+
+def test_a_busy_feed_is_no_failed_check(service: DeviceService, device: Device) -> None:
+    service.check()
+    before = schedule.load(service.root / schedule.NAME)
+    logged = service.log.read()
+    with device.feed.store.changing("a long refresh"), pytest.raises(StoreBusyError):
+        service.check()
+    assert schedule.load(service.root / schedule.NAME) == before
+    assert service.log.read() == logged
+
+
+def test_the_state_is_known_while_another_process_refreshes(
+    service: DeviceService, device: Device, repository: Repository
+) -> None:
+    offer(repository)
+    device.refresh()
+    with device.feed.store.changing("a long refresh"):
+        assert [one.standing for one in service.state().listed] == ["available"]
+
+
+# --- a withdrawal where installing is forbidden ---
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("started", [True, False])
+def test_no_policy_keeps_on_what_was_withdrawn(
+    service: DeviceService,
+    device: Device,
+    repository: Repository,
+    managed: Path,
+    known: bool,
+    started: bool,
+) -> None:
+    made, data = update()
+    path = repository.add(made, data)
+    repository.publish()
+    service.install()
+    manage(managed, 'install = "forbidden"')
+    with pytest.raises(PolicyError, match="Example School"):
+        service.install()
+    notice = Withdrawal(
+        reason="it breaks printing",
+        at=NOW,
+        expires=NOW + DAY,
+        revert_installed=True,
+        to="baseline",
+    )
+    repository.change(path, withdrawn=notice)
+    other, more = update(letter="b", build="25D771280b", offer={"sequence": 2})
+    repository.add(other, more)
+    repository.publish()
+    if known:
+        service.check()
+    if started and not known:
+        with pytest.raises(PolicyError):  # nobody knows of it yet, and a person gets an answer
+            service.start("install")
+        return
+    if started:
+        service.start("install")
+        assert service.wait(60)
+        outcome = service.outcome()
+    else:
+        outcome = service.install(other.id)
+    assert outcome is not None
+    assert (outcome.ok, outcome.changed) == (True, True)
+    assert "it breaks printing" in outcome.notes[0]
+    assert device.live == "26.3.1", "taken off, and nothing put on"
+
+
+def test_forbidden_is_forbidden_without_a_feed_too(
+    service: DeviceService, managed: Path, repository: Repository
+) -> None:
+    manage(managed, 'install = "forbidden"')
+    del repository.files["metadata/timestamp.json"]
+    with pytest.raises(PolicyError, match="Example School"):
+        service.install()

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bsipatch.errors import StoreBusyError, StoreStateError, UnsafePathError
 from bsipatch.store import durable, history, snapshot
+from bsipatch.store import lock as lock_module
 from bsipatch.store.beneath import CREATE, DIRECTORY, Beneath, has_openat2
 from bsipatch.store.lock import holder, locked
 
@@ -161,6 +163,56 @@ def test_the_lock_names_its_holder(folder: int, tmp_path: Path) -> None:
             pass
     assert holder(folder) is None
     with locked(folder, "gc", timeout=0, file="store"):
+        pass
+
+
+def test_the_lock_is_its_owners_alone(folder: int, tmp_path: Path) -> None:
+    """Whoever may read a file may flock it, and so keep updates from the store."""
+    path = tmp_path / "lock"
+    with locked(folder, "apply", timeout=0, file="store"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)  # as earlier versions made it
+    with locked(folder, "apply", timeout=0, file="store"):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_others_learn_that_somebody_holds_it(
+    folder: int, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    real, real_list = os.open, lock_module._is_listed
+
+    def opening(name: Any, *arguments: Any, **more: Any) -> int:
+        if name == lock_module.LOCK:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(name, *arguments, **more)
+
+    def listing(inode: int) -> bool:
+        if not listed:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real_list(inode)
+
+    def asked_by_another() -> str | None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", opening)
+            patched.setattr(lock_module, "_is_listed", listing)
+            return holder(folder)
+
+    assert asked_by_another() is None
+    with locked(folder, "apply", timeout=0, file="store"):
+        told = asked_by_another()
+        assert told is not None
+        assert str(os.getpid()) not in told
+    assert asked_by_another() is None
+
+
+def test_locks_of_two_names_are_two(folder: int) -> None:
+    with (
+        locked(folder, "a", timeout=0, file="store"),
+        locked(folder, "b", timeout=0, file="store", name="other"),
+        pytest.raises(StoreBusyError, match="b"),
+        locked(folder, "c", timeout=0, file="store", name="other"),
+    ):
         pass
 
 

@@ -84,7 +84,7 @@ def repair(
                     Downloads(
                         opened.feed.folder / DOWNLOADS, limits=opened.store.limits, stop=stop
                     ) as downloads,
-                    opened.feed.store.changing("download"),
+                    opened.feed.store.downloading("download"),
                 ):
                     fetched = downloads.get(
                         view.wanted(offer), opened.feed.mirrors(), transport, progress=progress

@@ -6,12 +6,14 @@
 
 Every mirror is asked; each works on a copy of its own, and the newest set that verifies
 is swapped in whole.  Roots are the exception: a verified newer root is kept even when
-nothing else of its mirror is, for it may be what revokes a stolen key.
+nothing else of its mirror is, for it may be what revokes a stolen key.  What is known of the
+feed is read without a lock, and outlasts a refresh that broke off.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,9 +37,10 @@ from ..errors import (
 from ..feed.model import Offer, read_offer
 from ..feed.names import target_path
 from ..limits import DEFAULT, Limits
+from ..store import durable
 from . import device_id
 from .downloading import Wanted
-from .metadata_store import MetadataStore
+from .metadata_store import MetadataStore, lay_out, roots_of
 from .mirrors import Mirror, Mirrors, Problem
 from .state import config as configs
 from .state import floor as floors
@@ -106,7 +109,7 @@ class FeedView:
 class FeedClient:
     """A store's feed: its settings, floor, metadata. Use it as a context manager.
 
-    clock: seconds since 1970.  Methods that change something hold the feed's lock.
+    clock: seconds since 1970.  Methods that change something hold the lock of what they change.
     """
 
     def __init__(
@@ -175,13 +178,17 @@ class FeedClient:
         return floors.read(dir_fd=self.store.fd, file=file, limits=self.limits)
 
     def raise_floor(self, change: Callable[[Floor], Floor]) -> Floor:
-        """Reads, changes and durably writes the floor, under the feed's lock."""
-        with self.store.changing("floor"):
-            return self._write_floor(change(self.floor()))
+        """Reads, changes and durably writes the floor, under its own lock.
 
-    def _write_floor(self, floor: Floor) -> Floor:
-        floors.write(floor, dir_fd=self.store.fd, file=self._name(floors.FLOOR))
-        return floor
+        Works while another process refreshes: what went live is not to be forgotten for that.
+        """
+        return self._rewrite_floor(change)
+
+    def _rewrite_floor(self, change: Callable[[Floor], Floor]) -> Floor:
+        with self.store.changing_floor():
+            floor = change(self.floor())
+            floors.write(floor, dir_fd=self.store.fd, file=self._name(floors.FLOOR))
+            return floor
 
     # --- reading the feed ---
 
@@ -201,26 +208,35 @@ class FeedClient:
             finally:
                 run.clean()
             # Written before anyone acts on the view: what was seen once is never forgotten.
-            self._write_floor(floor.seen(marks, self._clock()))
+            self._rewrite_floor(lambda newest: newest.seen(marks, self._clock()))
             return view
 
     def cached(self, product: str) -> FeedView:
-        """The feed as it was at the last refresh, without any network.
+        """The feed as it was at the last refresh, without any network or lock.
 
-        Raises NotFoundError before the first refresh, ExpiredError when it has expired since.
+        After one that broke off, as it was before, which `problems` then tells.  Raises
+        NotFoundError before the first refresh, ExpiredError when it has expired since,
+        StoreBusyError, StoreDamagedError, SystemCallError.
         """
-        current = self.store.current()
-        if current is None:
+        # The floor first: a refresh swaps the sets and raises it afterwards.
+        floor = self.floor()
+        known = self.store.known()
+        if known is None:
             raise NotFoundError(
                 "nothing is known of the feed yet", file=self.folder, hint="Run `bsipatch check`."
             )
-        with self.store.changing("reading the feed"):
-            floor = self.floor()
-            run = _Refresh(self, product, floor, floor.now(self._clock()), None)
-            try:
-                return run.offline(current)[0]
-            finally:
-                run.clean()
+        accepted, consistent = known
+        run = _Refresh(self, product, floor, floor.now(self._clock()), None)
+        try:
+            return run.offline(accepted)
+        except _MIRRORS_FAULT as error:
+            if consistent is None:
+                raise
+            # Under the newest roots all the same: a key that they revoke says nothing any more.
+            view = run.offline({**consistent, **dict(roots_of(accepted))})
+            reason = f"the last refresh broke off, this is from before it: {error.message}"
+            problem = Problem("", error.code, reason)
+            return replace(view, problems=(*view.problems, problem))
 
     def root(self) -> bytes:
         """The pinned root."""
@@ -241,7 +257,7 @@ class _Good:
 
 
 class _Refresh:
-    """One refresh, under the feed's lock."""
+    """One refresh, under the feed's lock; offline() needs none."""
 
     def __init__(
         self,
@@ -283,19 +299,23 @@ class _Refresh:
         if best is None:
             assert failed is not None
             # Verified parts are kept: a newer root or timestamp binds this device from now on.
-            self._store.adopt(failed[0])
+            self._store.adopt(failed[0], consistent=False)
             raise _with_all(failed[1], mirrors.problems)
         best = self._with_newer_roots(best)
         self._store.adopt(best.stage)
         found = (*problems, *best.view.problems)
         return replace(best.view, problems=found), best.marks
 
-    def offline(self, folder: Path) -> tuple[FeedView, dict[str, Mark]]:
-        """The same verification over what is here already."""
-        stage = self._stage(folder)
-        client = self._client(stage, "file:///", CachedFetcher(folder))
-        good = self._verified(client, stage, "")
-        return good.view, good.marks
+    def offline(self, files: dict[str, bytes]) -> FeedView:
+        """The same verification over what is here already; writes nothing into the store."""
+        with (
+            durable.system_calls("reading the feed's metadata", self._store.folder),
+            tempfile.TemporaryDirectory(prefix="bsipatch-feed-") as folder,
+        ):
+            stage = Path(folder) / "set"
+            lay_out(stage, files)
+            client = self._client(stage, "file:///", CachedFetcher(stage))
+            return self._verified(client, stage, "").view
 
     def clean(self) -> None:
         """Removes the stages that were not kept."""
@@ -374,7 +394,7 @@ class _Refresh:
             client = self._client(stage, "file:///", CachedFetcher(best.stage))
             good = self._verified(client, stage, best.view.mirror)
         except _MIRRORS_FAULT:
-            self._store.adopt(stage)
+            self._store.adopt(stage, consistent=False)
             raise
         return good
 

@@ -6,6 +6,7 @@ that nobody has to wonder why something large was fetched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,7 +160,12 @@ class Installer:
             for offer in view.offers
             if offer.series == ours and offer.sequence > reached and offer.withdrawn is None
         }
-        with self._downloads() as downloads, self._feed.store.changing("tidying up"):
+        # Another process's download is no reason to call an installed improvement failed.
+        with (
+            contextlib.suppress(StoreBusyError),
+            self._downloads() as downloads,
+            self._feed.store.downloading("tidying up"),
+        ):
             downloads.keep_only(frozenset(needed))
 
     # --- one way ---
@@ -180,7 +186,7 @@ class Installer:
         return [self._install_one(choice.view, offer) for offer in plan.offers]
 
     def _fetch(self, view: FeedView, offer: Offer) -> Fetched:
-        with self._downloads() as downloads, self._feed.store.changing("download"):
+        with self._downloads() as downloads, self._feed.store.downloading("download"):
             fetched = downloads.get(
                 view.wanted(offer), self._mirrors, self._transport, progress=self._work.progress
             )

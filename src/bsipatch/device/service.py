@@ -31,6 +31,7 @@ from ..errors import (
     ConfigError,
     FeedError,
     InternalError,
+    MismatchError,
     MissingDependencyError,
     NotFoundError,
     PolicyError,
@@ -208,17 +209,7 @@ class DeviceService:
         held = self._view
         if held is not None and held[0] == key:
             return held[1]
-        if self._running.progress() is not None:
-            # The feed's lock is the operation's now; what was known before still holds.
-            if held is not None and held[0][1] == key[1]:
-                return held[1]
-            raise StoreBusyError("the feed is being read right now", file=feed.folder, hint="")
-        try:
-            view = feed.cached(self.product)
-        except StoreBusyError:
-            if held is not None and held[0][1] == key[1]:
-                return held[1]
-            raise
+        view = feed.cached(self.product)
         self._view = (key, view)
         return view
 
@@ -260,8 +251,9 @@ class DeviceService:
         """Takes off what was withdrawn, and installs `update` or what is best.
 
         asked: a person wants it now; False: only what may be done by itself.  When nobody can be
-        asked for the feed, or `offline`, what the last check brought counts.  Raises what
-        Installer.install does, PolicyError where nothing may be installed, and as check().
+        asked for the feed, or `offline`, what the last check brought counts.  Where nothing may
+        be installed only a withdrawal is honoured; without one, PolicyError.  Raises what
+        Installer.install does, and as check().
         """
         return self._run(
             "install", update or "", lambda: self._install(update, asked=asked, offline=offline)
@@ -289,7 +281,11 @@ class DeviceService:
             "remove": lambda: self._remove(reason),
         }
         if operation in ("install", "remove"):
-            self._allowed(operation)
+            try:
+                self._allowed(operation)
+            except PolicyError:
+                if operation == "remove" or not self._is_withdrawn():
+                    raise
         return self._running.start(operation, update or "", work[operation], self._failed)
 
     def cancel(self) -> bool:
@@ -318,6 +314,10 @@ class DeviceService:
     def _run(self, operation: Operation, update: str, work: Callable[[], Outcome]) -> Outcome:
         return self._running.run(operation, update, work, self._failed)
 
+    def _is_withdrawn(self) -> bool:
+        """Whether what is live is known to be withdrawn: no policy keeps that on."""
+        return bool(self.state(history=0).withdrawn)
+
     def _allowed(self, operation: Operation) -> None:
         policy = self.policy()
         if operation == "remove":
@@ -336,8 +336,6 @@ class DeviceService:
 
     def _check(self) -> Outcome:
         with self._feed(self.policy()) as feed:
-            with self._reading:
-                pass  # whoever reads from now on knows that the feed's lock is ours
             view = self._refresh(feed)
         items = [one for one in self.state(history=0).listed if one.standing == "available"]
         text = f"available: {items[0].display}" if items else "nothing that can be installed now"
@@ -351,8 +349,8 @@ class DeviceService:
         before = schedule.load(path) or schedule.Schedule()
         try:
             view = feed.refresh(self.product, stop=self._running.stop)
-        except CancelledError:
-            raise
+        except (CancelledError, StoreBusyError):
+            raise  # neither says anything of the feed
         except BsipatchError as error:
             after = schedule.failed(before, feed.device_id, now, error.message, self._timing)
             with contextlib.suppress(BsipatchError):
@@ -368,8 +366,9 @@ class DeviceService:
         from .installing import Installer
         from .policy_gate import gate
 
-        self._allowed("install")
         policy = self.policy()
+        if not policy.install:
+            update = None  # for a withdrawal's sake alone: the gate holds back everything else
         with self._reading:
             self._answers = None
         stop = self._running.stop
@@ -378,7 +377,7 @@ class DeviceService:
             self._feed(policy) as feed,
             feed.transport(stop=stop) as transport,
         ):
-            view = self._fresh(feed, offline)
+            view = self._to_install_from(feed, policy, offline)
             now = float(view.now)
             work = stores.Work(jobs=self._jobs, progress=self._running.advance, stop=stop)
             installer = Installer(
@@ -396,17 +395,29 @@ class DeviceService:
                 codes = tuple(fell.code for fell in installer.fallbacks)
                 service_telling.install_failed(self.log, view, update, error, codes)
                 raise
+        if not policy.install and done.withdrawn is None:
+            self._allowed("install")
         service_telling.installed(self.log, view, done)
         name, text, notes = service_telling.words(done, update)
         changed = done.plan is not None or done.withdrawn is not None
         return self._done("install", name, text, changed=changed, notes=notes)
 
+    def _to_install_from(self, feed: FeedClient, policy: Policy, offline: bool) -> FeedView:
+        try:
+            return self._fresh(feed, offline)
+        except (CancelledError, StoreBusyError):
+            raise
+        except BsipatchError:
+            if not policy.install:
+                self._allowed("install")  # what is forbidden is so with any feed
+            raise
+
     def _fresh(self, feed: FeedClient, offline: bool) -> FeedView:
         if not offline:
             try:
                 return self._refresh(feed)
-            except FeedError:
-                pass  # no mirror: what was fetched before can be installed all the same
+            except (FeedError, MismatchError):
+                pass  # no whole mirror: what was fetched before can be installed all the same
         return feed.cached(self.product)
 
     def _remove(self, reason: str) -> Outcome:

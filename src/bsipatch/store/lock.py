@@ -1,4 +1,8 @@
-"""One writer at a time: the store's lock, which names who holds it."""
+"""One writer at a time: the store's lock, which names who holds it.
+
+The file is its owner's alone, for whoever may open it for reading may also lock it, and so
+keep a store from its updates.  Others learn that it is held, and not by whom.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +22,28 @@ from .durable import system_calls
 LOCK = "lock"
 _PAUSE = 0.05  # seconds between tries
 _MAX_HOLDER = 4096
+_MODE = 0o600
+_SOMEBODY = "a process of the store's owner"
 
 
 @contextlib.contextmanager
-def locked(root_fd: int, doing: str, *, timeout: float, file: str) -> Iterator[None]:
+def locked(
+    root_fd: int, doing: str, *, timeout: float, file: str, name: str = LOCK
+) -> Iterator[None]:
     """Holds the store's lock; `doing` is what others are told ("apply").
+
+    `name`: of the lock's file in the folder, where a folder has several.
 
     Waits at most `timeout` seconds, then raises StoreBusyError that names the
     holder.  The kernel drops the lock when this process ends, however it ends.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     with system_calls("opening the lock", file):
-        fd = os.open(LOCK, flags, 0o644, dir_fd=root_fd)
+        fd = os.open(name, flags, _MODE, dir_fd=root_fd)
     try:
+        with contextlib.suppress(OSError):  # another's file: its owner sees to it
+            if os.fstat(fd).st_mode & 0o777 != _MODE:
+                os.fchmod(fd, _MODE)  # made by a version that let everybody read it
         _wait(fd, timeout, file)
         with contextlib.suppress(OSError):  # a full disk must not keep anyone from reverting
             _write_holder(fd, doing)
@@ -46,10 +59,13 @@ def locked(root_fd: int, doing: str, *, timeout: float, file: str) -> Iterator[N
 def holder(root_fd: int) -> str | None:
     """Who holds the lock now ("process 17 (bsipatch apply) since ..."), None when free.
 
-    Looks without taking the lock, so that asking never makes an apply fail.
+    Looks without taking the lock, so that asking never makes an apply fail.  Whoever may not
+    read it is told only that somebody holds it.
     """
     try:
         fd = os.open(LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root_fd)
+    except PermissionError:
+        return _SOMEBODY if _is_held_unread(root_fd) else None
     except OSError:
         return None
     try:
@@ -61,12 +77,8 @@ def holder(root_fd: int) -> str | None:
 
 def _is_held(fd: int, told: bytes) -> bool:
     """By the kernel's own list, else by whether the process that was named lives."""
-    try:
-        inode = str(os.fstat(fd).st_ino)
-        with open("/proc/locks", encoding="ascii") as locks:
-            return any(" FLOCK " in line and _inode_of(line) == inode for line in locks)
-    except (OSError, UnicodeDecodeError):
-        pass
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return _is_listed(os.fstat(fd).st_ino)
     try:
         os.kill(int(json.loads(told)["pid"]), 0)
     except (ValueError, KeyError, TypeError, ProcessLookupError):
@@ -74,6 +86,23 @@ def _is_held(fd: int, told: bytes) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _is_held_unread(root_fd: int) -> bool:
+    """The same without the file: by the kernel's list, else by whether a holder is noted in it."""
+    try:
+        status = os.stat(LOCK, dir_fd=root_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    try:
+        return _is_listed(status.st_ino)
+    except (OSError, UnicodeDecodeError):
+        return status.st_size > 0
+
+
+def _is_listed(inode: int) -> bool:
+    with open("/proc/locks", encoding="ascii") as locks:
+        return any(" FLOCK " in line and _inode_of(line) == str(inode) for line in locks)
 
 
 def _inode_of(line: str) -> str:
