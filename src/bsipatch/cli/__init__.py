@@ -39,7 +39,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _until_ready() -> None:
-    import signal
+    # The part of `signal` that is compiled in: loading the other takes milliseconds, in
+    # which Ctrl-C would still end in a traceback.
+    import _signal as signal  # type: ignore[import-not-found,unused-ignore]
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
