@@ -142,11 +142,13 @@ CRASH := $(BIN)/python -m tests.crash
 crash: $(VENV)/.extra-test
 	@$(BIN)/python -m pytest -q -rs tests/crash $(PYTEST_ARGS)
 
+# All three run, whatever the others come to; any that fails makes the whole fail.
 crash-full: $(VENV)/.extra-test
-	@mkdir -p $(CRASH_OUT)
-	@$(CRASH) run --states 100 --recoveries 1 --jobs $(JOBS) --save $(CRASH_OUT)/failed --out $(CRASH_OUT)/states.json
-	@$(CRASH) faults --out $(CRASH_OUT)/faults.json
-	@$(CRASH) planted --jobs $(JOBS) --out $(CRASH_OUT)/planted.json
+	@mkdir -p $(CRASH_OUT); ended=0; \
+	$(CRASH) run --states 100 --recoveries 1 --jobs $(JOBS) --save $(CRASH_OUT)/failed --out $(CRASH_OUT)/states.json || ended=1; \
+	$(CRASH) faults --out $(CRASH_OUT)/faults.json || ended=1; \
+	$(CRASH) planted --jobs $(JOBS) --out $(CRASH_OUT)/planted.json || ended=1; \
+	exit $$ended
 
 bench: $(VENV)/.extra-bench
 	@$(BIN)/python -m bench $(BENCH_ARGS)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from . import disk, machine, states
+from . import disk, machine, modelled, states
 from .disk import Image, Log, State
-from .judging import Expect, Verdict, judge, recover
+from .judging import Expect, Verdict, judge, recover, repair
 from .kit import Kit, make_kit
 from .machine import Kind
 from .recording import RecordingDisk
@@ -39,6 +39,8 @@ class Case:
     name: str
     log: Log
     expect: Expect
+    #: where it was mounted, and is again: a live path that is a directory is known by its path
+    place: str
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ class Failure(msgspec.Struct, frozen=True):
     verdict: Verdict
     #: signed with keys that the store on the disk trusts
     updates: dict[str, bytes]
+    place: str
 
 
 @dataclass
@@ -124,6 +127,8 @@ class Bench:
         self.kind, self.kit, self.folder = kind, kit, folder
         self._disk: RecordingDisk | None = None
         self._images: dict[tuple[Act, ...], Image] = {}
+        self._place = folder / "place"
+        self._place.mkdir(exist_ok=True)
 
     def close(self) -> None:
         """Ends the recorder."""
@@ -134,8 +139,6 @@ class Bench:
         """A file system on which these acts have been done, cleanly unmounted."""
         if acts not in self._images:
             path = self.folder / "template"
-            place = self.folder / "place"
-            place.mkdir(exist_ok=True)
             if acts:
                 before = self.prepared(acts[:-1])
                 with path.open("wb") as file:
@@ -144,9 +147,9 @@ class Bench:
                 machine.make_file_system(self.kind, path)
             fd, device = machine.attach(str(path))
             try:
-                with machine.mounted(device, place, self.kind):
+                with machine.mounted(device, self._place, self.kind):
                     if acts:
-                        acts[-1](self.kit, place)
+                        acts[-1](self.kit, self._place)
             finally:
                 os.close(fd)
             self._images[acts] = disk.read_image(path)
@@ -157,25 +160,27 @@ class Bench:
         """Does the operation once, in a process of its own."""
         image = self.prepared(scenario.prepare)
         log = self._record(image, lambda place: scenario.act(self.kit, place))
-        return Case(
-            self.kind,
-            scenario.name,
-            log,
-            Expect((scenario.old, *scenario.between), scenario.new, scenario.event),
-        )
+        return Case(self.kind, scenario.name, log, Expect.of(scenario), str(self._place))
 
     def record_recovery(self, case: Case, finding: Finding) -> Case:
         """Recovers one crash state of `case`, and keeps what that did to the disk."""
         image = self._image_of(case.log, finding.state)
-        log = self._record(image, recover)
+
+        def again(place: Path) -> None:
+            recover(place)
+            if case.expect.mends:
+                repair(self.kit, place)
+
+        log = self._record(image, again)
         allowed = case.expect.allowed(succeeded(case.log, finding.state))
-        return Case(self.kind, f"recover-{case.name}", log, Expect(allowed, finding.verdict.live))
+        expect = Expect(allowed, finding.verdict.live, mends=case.expect.mends)
+        return Case(self.kind, f"recovery of {case.name}", log, expect, case.place)
 
     def _record(self, image: Image, act: Callable[[Path], object]) -> Log:
         if self._disk is None:
             folder = self.folder / "recorder"
             folder.mkdir()
-            self._disk = RecordingDisk(folder, self.kind.size)
+            self._disk = RecordingDisk(folder, self._place, self.kind.size)
         with self._disk.recorded(image, self.kind) as place:
             success = _in_child(self._disk, place, act)
             fd = os.open(place, os.O_RDONLY)
@@ -225,8 +230,7 @@ class Replayer:
 
     def __init__(self, case: Case, folder: Path, kit: Kit) -> None:
         self._case, self._kit = case, kit
-        self._path, self._place = folder / f"image.{os.getpid()}", folder / f"place.{os.getpid()}"
-        self._place.mkdir()
+        self._path, self._place = folder / f"image.{os.getpid()}", Path(case.place)
         self._file = self._path.open("w+b")
         self._file.truncate(case.kind.size)
         self._loop, self._device = machine.attach(str(self._path))
@@ -236,7 +240,6 @@ class Replayer:
         os.close(self._loop)
         self._file.close()
         self._path.unlink()
-        self._place.rmdir()
 
     def look(self, state: State, *, use: bool) -> Finding:
         """One crash state: build, mount, recover, judge."""
@@ -363,14 +366,37 @@ def run(
         try:
             for scenario in scenarios:
                 case = bench.record(scenario)
-                layer = [(case, do(case, budget, 0))]
+                share = max(1, round(budget * scenario.share))
+                layer = [(case, do(case, share, 0))]
                 for depth in (1, 2):
                     layer = [
-                        (again, do(again, max(1, budget // max(1, recoveries)), depth))
+                        (again, do(again, max(1, share // max(1, recoveries)), depth))
                         for again in _recoveries(bench, layer, recoveries, seed + depth)
                     ]
         finally:
             bench.close()
+    return tallies
+
+
+def run_modelled(
+    scenarios: list[Scenario], *, budget: int, seed: int, told: Callable[[Tally], None]
+) -> list[Tally]:
+    """The operations on the file system of model.py; needs no root."""
+    tallies = []
+    with machine.memory_folder() as folder:
+        kit = make_kit(folder / "kit")
+        for scenario in scenarios:
+            if not scenario.modelled:
+                continue
+            began = time.monotonic()
+            share = max(1, round(budget * scenario.share))
+            found = modelled.run(kit, scenario, folder, seed=seed, budget=share)
+            tally = Tally(scenario.name, "model", states=found.states, recovered=found.recovered)
+            tally.after_success = found.after_success
+            tally.failed = [*found.failed, found.broke] if found.broke else found.failed
+            tally.seconds = time.monotonic() - began
+            tallies.append(tally)
+            told(tally)
     return tallies
 
 

@@ -101,7 +101,7 @@ def _judge(
     known: set[int],
 ) -> str:
     """What is wrong, "" when all is as promised."""
-    expect = Expect((scenario.old, *scenario.between), scenario.new, scenario.event)
+    expect = Expect.of(scenario)
     succeeded = outcome is not None and outcome.ok
     verdict = judge(kit, place, expect, succeeded=succeeded, use=True)
     if not verdict.ok:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 import traceback
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import msgspec
 from bsipatch.errors import BsipatchError, NotFoundError
 from bsipatch.store import Store, check, records
 from bsipatch.tree import walk
+from tests.support.stores import NOW
 
-from .kit import STORE, Kit, opened
-from .scenarios import NOTHING
+from .kit import GROUP, LIVE, STORE, Kit, entries, group_of, live_tree, open_store, opened, stores
+from .scenarios import NOTHING, Scenario
 
 _CORRUPT = (errno.EUCLEAN, errno.EIO, errno.EBADMSG)
 
@@ -25,6 +27,19 @@ class Expect(msgspec.Struct, frozen=True):
     after: str
     #: what the history must end with once success was reported, "" when it says nothing
     event: str = ""
+    #: the live tree is spoilt before, in part until success is reported, and sound after
+    mends: bool = False
+    #: the store has a live path of its own, of this mode
+    live_mode: str = ""
+    #: events that the history told before, and does not forget
+    told: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(scenario: Scenario) -> Expect:
+        """That of an operation done from its start."""
+        before = (scenario.old, *scenario.between)
+        event, mends, mode = scenario.event, scenario.mends, scenario.live_mode
+        return Expect(before, scenario.new, event, mends, mode, scenario.told)
 
     def allowed(self, succeeded: bool) -> tuple[str, ...]:
         """The builds that may be live."""
@@ -50,8 +65,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def recover(place: Path) -> list[str]:
     """What every command that opens the store for writing does first; its sentences."""
-    with opened(place) as store, store.writing("recover") as done:
-        return list(done)
+    found = []
+    for root in stores(place):
+        with open_store(root) as store, store.writing("recover") as done:
+            found += done
+    return found
 
 
 def judge(kit: Kit, place: Path, expect: Expect, *, succeeded: bool, use: bool) -> Verdict:
@@ -59,43 +77,90 @@ def judge(kit: Kit, place: Path, expect: Expect, *, succeeded: bool, use: bool) 
 
     use: also apply, revert and collect afterwards, as the owner would.
     """
-    allowed = expect.allowed(succeeded)
     try:
-        return _judge(kit, place, allowed, expect.event if succeeded else "", use)
+        return _judge(kit, place, expect, succeeded, use)
     except (BsipatchError, OSError, AssertionError) as error:
         damaged = _number_of(error) in _CORRUPT
         return Verdict(False, why=_told(error), damaged=damaged)
 
 
-def _judge(kit: Kit, place: Path, allowed: tuple[str, ...], event: str, use: bool) -> Verdict:
+def _judge(kit: Kit, place: Path, expect: Expect, succeeded: bool, use: bool) -> Verdict:
+    allowed = expect.allowed(succeeded)
+    wrong = "" if expect.mends else _shown_wrongly(kit, place, allowed)
+    if wrong:
+        return Verdict(False, why=f"before recovery {wrong}")
     try:
         done = recover(place)
     except NotFoundError:
         if NOTHING not in allowed:
             return Verdict(False, NOTHING, why=f"the store is gone, expected {_names(allowed)}")
-        kit.init(place)
+        kit.init(place, live_mode=expect.live_mode)
         recover(place)
-        return Verdict(True, NOTHING)
+        wrong = _shown_wrongly(kit, place, ("",))
+        return Verdict(not wrong, NOTHING, why=wrong and f"after another init {wrong}")
     before = _contents(place)
     again = recover(place)
     if again:
         return Verdict(False, why=f"recovery is not done after one run: {again}")
     if _contents(place) != before:
         return Verdict(False, why="a second recovery changed the store")
-    with opened(place) as store:
-        live = kit.name_of(walk(store.live_path))
-        if live is None:
-            return Verdict(False, why="the live tree is torn: neither old nor new")
-        if live not in allowed:
-            return Verdict(
-                False, live, len(done), f"live is {_names([live])}, expected {_names(allowed)}"
-            )
-        wrong = _look(store, event)
+    mended = 0
+    if expect.mends:
+        wrong = _spoilt_further(kit, place, succeeded)
         if wrong:
-            return Verdict(False, live, len(done), wrong)
+            return Verdict(False, why=wrong)
+        mended = 0 if succeeded else repair(kit, place)
+    wrong = _shown_wrongly(kit, place, allowed)
+    if expect.live_mode and live_tree(place / STORE) != place / LIVE:
+        return Verdict(False, why="the store knows nothing of its live path")
+    live = kit.shown(place)
+    if wrong or live is None:
+        return Verdict(False, live or "", len(done), wrong)
+    did = len(done) + mended
+    for root in stores(place):
+        with open_store(root) as store:
+            wrong = _look(store, expect.event if succeeded else "")
+            forgotten = {*expect.told} - {event.event for event in store.history()}
+        if forgotten:
+            return Verdict(False, live, did, f"the history has forgotten {sorted(forgotten)}")
+        if wrong:
+            return Verdict(False, live, did, wrong)
     if use:
-        _use(kit, place, live)
-    return Verdict(True, live, len(done))
+        _use_group(kit, place) if (place / GROUP).is_dir() else _use(kit, place, live)
+    return Verdict(True, live, did)
+
+
+def _shown_wrongly(kit: Kit, place: Path, allowed: tuple[str, ...]) -> str:
+    """What is wrong with what programs see; "" when nothing is, or there is no store yet."""
+    if not all((root / records.IDENTITY).exists() for root in stores(place)):
+        return ""
+    live = kit.shown(place)
+    if live is None:
+        return "the live tree is torn: neither old nor new"
+    return "" if live in allowed else f"live is {_names([live])}, expected {_names(allowed)}"
+
+
+def repair(kit: Kit, place: Path) -> int:
+    """Repairs what is spoilt; how many entries were."""
+    with opened(place) as store:
+        report = check(store, repair=True, sources=[kit.updates["a"]])
+    if not report.sound:
+        raise AssertionError(f"not all was repaired: {report.drift[0]}")
+    return len(report.repaired)
+
+
+def _spoilt_further(kit: Kit, place: Path, succeeded: bool) -> str:
+    """What is neither as it was spoilt nor as it was signed; "" when nothing is."""
+    found = entries(live_tree(place / STORE))
+    for path in sorted({*kit.spoilt, *kit.sound, *found}):
+        was, signed, now = (kind.get(path) for kind in (kit.spoilt, kit.sound, found))
+        # what has no name of its own yet, and a folder that was missing and is being filled
+        half_made = Path(path).name.startswith(".bsipatch-repair.") or (
+            was is None and now is not None and now[0] == stat.S_IFDIR | 0o700
+        )
+        if now not in (was, signed) and (succeeded or not half_made):
+            return f"{path} is neither as it was nor as it was signed"
+    return ""
 
 
 def _look(store: Store, event: str = "") -> str:
@@ -132,12 +197,35 @@ def _use(kit: Kit, place: Path, live: str) -> None:
             raise AssertionError(f"after more work: {wrong}")
 
 
+def _use_group(kit: Kit, place: Path) -> None:
+    """The same for several stores in one step."""
+    group = group_of(place)
+    names = [root.name for root in stores(place)]
+    for name in names:
+        group.adopt(name)
+    group.apply(dict.fromkeys(names, kit.updates["c"]), now=NOW)
+    if kit.shown(place) != "c&c":
+        raise AssertionError("updates applied afterwards are not what is live")
+    group.revert(baseline=True)
+    if kit.shown(place) != "&":
+        raise AssertionError("a revert afterwards did not lead to the baselines")
+    for root in stores(place):
+        with open_store(root) as store:
+            store.collect()
+            wrong = _look(store)
+        if wrong:
+            raise AssertionError(f"after more work: {wrong}")
+
+
 def _contents(place: Path) -> list[tuple[str, int, int]]:
-    """Name, inode and size of all in the store's folder and of each generation."""
-    root = place / STORE
+    """Name, inode and size of all in the folders of stores, of the group, and of generations."""
+    folders = [place, *(place / GROUP / name for name in ("", "sets"))]
+    for root in stores(place):
+        generations = root / records.GENERATIONS
+        folders += [root, generations, *generations.iterdir()]
     found = []
-    for folder in (root, root / records.GENERATIONS):
-        for path in sorted(folder.iterdir()):
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             status = path.lstat()
             size = 0 if path.name == "lock" or path.is_dir() else status.st_size
             found.append((path.name, status.st_ino, size))

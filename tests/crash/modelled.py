@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,10 +15,12 @@ from typing import Any
 
 import msgspec
 
-from . import model
+from . import machine, model
 from .judging import Expect, judge
 from .kit import Kit
 from .scenarios import Scenario
+
+_REPORT = "report.json"
 
 
 class Modelled(msgspec.Struct):
@@ -26,6 +30,7 @@ class Modelled(msgspec.Struct):
     calls: list[dict[str, Any]] = []
     states: int = 0
     recovered: int = 0
+    after_success: int = 0
     failed: list[str] = []
     #: why the operation itself did not succeed
     broke: str = ""
@@ -42,26 +47,47 @@ def run(
     stop: bool = False,
 ) -> Modelled:
     """One operation in a process of its own. `stop`: at the first state that is not as promised."""
-    read, write = os.pipe()
+    child = start(kit, scenario, folder, seed=seed, watch=watch, budget=budget, stop=stop)
+    os.waitpid(child, 0)
+    return finish(child, scenario, folder)
+
+
+def start(
+    kit: Kit,
+    scenario: Scenario,
+    folder: Path,
+    *,
+    seed: int,
+    watch: Callable[[], Any],
+    budget: int,
+    stop: bool,
+) -> int:
+    """Begins one; the number of the process, for `finish` once that has ended."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            found = _run(kit, scenario, folder / f"model.{os.getpid()}", seed, watch, budget, stop)
-            with os.fdopen(write, "wb") as pipe:
-                pipe.write(msgspec.json.encode(found))
+            machine.die_with_parent()
+            mine = folder / f"model.{os.getpid()}"
+            found = _run(kit, scenario, mine, seed, watch, budget, stop)
+            (mine / _REPORT).write_bytes(msgspec.json.encode(found))
             code = 0
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(code)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(child, 0)
-    if not told:
-        raise RuntimeError(f"{scenario.name} on the modelled file system ended early")
-    return msgspec.json.decode(told, type=Modelled)
+    return child
+
+
+def finish(child: int, scenario: Scenario, folder: Path) -> Modelled:
+    """What a process that has ended found. Raises RuntimeError when it died."""
+    mine = folder / f"model.{child}"
+    try:
+        return msgspec.json.decode((mine / _REPORT).read_bytes(), type=Modelled)
+    except FileNotFoundError:
+        raise RuntimeError(f"{scenario.name} on the modelled file system ended early") from None
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
 
 
 def _run(
@@ -87,11 +113,14 @@ def _run(
         return found
     if watching is not None:
         found.calls = [asdict(call) for call in watching.calls]
-    expect = Expect((scenario.old, *scenario.between), scenario.new, scenario.event)
+    expect = Expect.of(scenario)
     last = len(tracer.moments) - 1
     model.clear(place)
     seen: set[tuple[bool, int]] = set()
-    for moment, state in model.pick(tracer.moments, seed):
+    states = list(model.pick(tracer.moments, seed))
+    # by chance: what a budget leaves out is of every kind, and what fails comes soon
+    random.Random(seed).shuffle(states)
+    for moment, state in states:
         done = moment == last
         key = (done, model.reachable(state, tracer.root))
         if key in seen:
@@ -101,6 +130,7 @@ def _run(
         verdict = judge(kit, place, expect, succeeded=done, use=len(seen) % 8 == 0)
         model.clear(place)
         found.states += 1
+        found.after_success += done
         found.recovered += verdict.did > 0
         if not verdict.ok:
             found.failed.append(f"moment {moment} of {last}: {verdict.why}")

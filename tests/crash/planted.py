@@ -7,12 +7,13 @@ named by the kind of call and its place in the operation's order of such calls.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ import msgspec
 from bsipatch.store import durable
 
 from . import modelled, states
+from .accepted import ACCEPTED
 from .campaign import Bench, Case, replay
-from .kit import STORE, Kit
+from .kit import GROUP, STORE, Kit
 from .machine import Kind
 from .scenarios import Scenario
 
 #: functions of bsipatch.store.durable that sync, or rename, by calling the kernel directly
 _PLUMBING = frozenset({"sync_fd", "sync_dir", "_visit", "writing", "wrapper", "<lambda>"})
+#: states of the model: all of them, or some where a bug is expected to show in none
+_ALL, _GLANCE = 100_000, 200
 _SYNCFS, _RENAME_NEW = "sync_file_system", "rename_new"
 
 
@@ -36,7 +40,8 @@ _SYNCFS, _RENAME_NEW = "sync_file_system", "rename_new"
 class Call:
     """One sync or rename of an operation: `place` counts calls of its kind from 0.
 
-    line    the statement that makes it; place -1 stands for all calls of that statement
+    line    the statement that makes it, in words that outlast other changes to its file; place -1
+            stands for all calls of that statement
     target  what is synced, "" for renames; place -2 stands for all syncs of it
     """
 
@@ -129,12 +134,16 @@ def _site() -> tuple[str, str]:
     frames = [frame for frame in traceback.extract_stack() if "/src/bsipatch/" in frame.filename]
     shown = [frame for frame in frames if frame.name not in _PLUMBING]
     names = [f"{Path(frame.filename).stem}.{frame.name}" for frame in shown]
-    return f"{names[-1]}:{shown[-1].lineno}" if names else "?", " > ".join(names[-3:])
+    return f"{names[-1]} `{shown[-1].line}`" if names else "?", " > ".join(names[-3:])
 
 
 def _target(fd: int) -> str:
     """What a descriptor is of, below the store, without numbers and random parts."""
-    path = os.readlink(f"/proc/self/fd/{fd}").partition(f"/{STORE}/")[2] or "the store"
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    path = re.sub(f".*/(?:{STORE}|{GROUP}/components/[^/]*)(?:/|$)", "", path) or "the store"
+    path = re.sub(f".*/{GROUP}(?:/|$)", "the group/", path)
+    if path.startswith("/"):
+        path = "the folder that holds the store"
     path = re.sub(r"\.([a-z.]+)\.[0-9a-f]{12}\.tmp", r"\1", path)
     return re.sub(r"(tree)/.*", r"\1/*", re.sub(r"\b\d+\b", "N", path))
 
@@ -192,11 +201,25 @@ class Noticed:
     states: int
 
 
-class OnModel:
-    """Hunts on the file system of model.py."""
+def judged(rows: Iterable[Mapping[str, object]], single: bool = False) -> dict[str, list[str]]:
+    """What was missed against expectation, what was expected to be missed and was noticed.
 
-    def __init__(self, kit: Kit, folder: Path, seed: int) -> None:
-        self._kit, self._folder, self._seed = kit, folder, seed
+    A statement serves several operations: it is needed when one of them needs it.
+    """
+    noticed = {str(row["bug"]) for row in rows if row["noticed"]}
+    unnoticed = {str(row["bug"]) for row in rows} - noticed
+    return {
+        "missed": sorted(unnoticed if single else unnoticed - ACCEPTED.keys()),
+        "stale": sorted(noticed & ACCEPTED.keys()),
+        "covered": sorted(unnoticed & ACCEPTED.keys()),
+    }
+
+
+class OnModel:
+    """Hunts on the file system of model.py, several bugs at a time."""
+
+    def __init__(self, kit: Kit, folder: Path, seed: int, *, jobs: int = 1) -> None:
+        self._kit, self._folder, self._seed, self._jobs = kit, folder, seed, jobs
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -208,17 +231,27 @@ class OnModel:
         )
         return [Call(**call) for call in found.calls]
 
-    def hunt(self, scenario: Scenario, bug: Call) -> Noticed:
-        """Plants one bug, and looks at states until one of them shows it."""
-        found = modelled.run(
-            self._kit,
-            scenario,
-            self._folder,
-            seed=self._seed,
-            watch=lambda: Watch(bug),
-            stop=True,
-        )
-        return Noticed(bug, (found.failed or [found.broke])[0], found.states)
+    def hunt_all(self, scenario: Scenario, bugs: Iterable[Call]) -> Iterator[Noticed]:
+        """Plants each in turn, and looks at states until one of them shows it."""
+        waiting = list(reversed(list(bugs)))
+        running: dict[int, Call] = {}
+        while waiting or running:
+            while waiting and len(running) < self._jobs:
+                bug = waiting.pop()
+                child = modelled.start(
+                    self._kit,
+                    scenario,
+                    self._folder,
+                    seed=self._seed,
+                    watch=functools.partial(Watch, bug),
+                    budget=_GLANCE if str(bug) in ACCEPTED else _ALL,
+                    stop=True,
+                )
+                running[child] = bug
+            child, _ = os.wait()
+            bug = running.pop(child)
+            found = modelled.finish(child, scenario, self._folder)
+            yield Noticed(bug, (found.failed or [found.broke])[0], found.states)
 
 
 class OnDisk:
@@ -238,8 +271,12 @@ class OnDisk:
         """Every sync and rename of an operation, in order."""
         return self._record(scenario, None)[1]
 
-    def hunt(self, scenario: Scenario, bug: Call) -> Noticed:
-        """Plants one bug, and looks at states until one of them shows it."""
+    def hunt_all(self, scenario: Scenario, bugs: Iterable[Call]) -> Iterator[Noticed]:
+        """Plants each in turn, and looks at states until one of them shows it."""
+        for bug in bugs:
+            yield self._hunt(scenario, bug)
+
+    def _hunt(self, scenario: Scenario, bug: Call) -> Noticed:
         try:
             case, _ = self._record(scenario, bug)
         except RuntimeError as error:

@@ -33,13 +33,12 @@ class RecordingDisk:
     Needs private_mounts() first.  Not thread-safe.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
-        """`folder` is empty and in memory; `size` is the largest image, in bytes."""
+    def __init__(self, folder: Path, place: Path, size: int) -> None:
+        """`folder` is empty and in memory; `place` is mounted on; `size` is in bytes."""
         self._bytes = mmap.mmap(-1, size)
         self._log = mmap.mmap(-1, _LOG_SIZE)
-        self._fuse, self.place = folder / "fuse", folder / "mounted"
+        self._fuse, self.place = folder / "fuse", place
         self._fuse.mkdir()
-        self.place.mkdir()
         self._base: Image | None = None
         self._child = os.fork()
         if self._child == 0:

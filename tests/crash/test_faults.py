@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -12,17 +13,25 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bsipatch.errors import BsipatchError, StoreBusyError, TreeDriftError
+from bsipatch.errors import (
+    BsipatchError,
+    ExistsError,
+    NoSpaceError,
+    StoreBusyError,
+    StoreStateError,
+    TreeDriftError,
+)
 from bsipatch.limits import DEFAULT
-from bsipatch.store import Store, apply
+from bsipatch.store import Store, apply, durable, records
 from bsipatch.tree import walk
 from tests.support.stores import NOW
 
 from .judging import Expect, judge
-from .kit import STORE, Kit, make_kit, opened
+from .kit import LIVE, STORE, Kit, make_kit, opened
 
 _ROOT = Path(__file__).parents[2]
 
@@ -43,7 +52,7 @@ def test_a_call_that_fails_leaves_old_or_new_and_says_why(operation: str) -> Non
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     sweeps = json.loads(done.stdout)["sweeps"]
@@ -171,3 +180,37 @@ def test_a_busy_store_says_who_holds_it(kit: Kit, tmp_path: Path) -> None:
         pytest.raises(StoreBusyError, match=f"process {os.getpid()}"),
     ):
         apply(other, kit.updates["a"], now=NOW)
+
+
+@pytest.mark.parametrize("mode", ["symlink", "exchange"])
+def test_an_init_that_fails_last_leaves_no_live_path(
+    kit: Kit, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = durable.replace_file
+
+    def full(name: str, data: bytes, **options: Any) -> None:
+        if name == records.IDENTITY:
+            assert (tmp_path / LIVE).is_dir()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(name, data, **options)
+
+    monkeypatch.setattr(durable, "replace_file", full)
+    try:
+        kit.init(tmp_path, live_mode=mode)
+    except StoreStateError as error:
+        pytest.skip(f"NOT TESTED: {error.message}")
+    except NoSpaceError:
+        assert sorted(os.listdir(tmp_path)) == ["kit"]
+    else:
+        pytest.fail("a full disk was passed over")
+    monkeypatch.undo()
+    kit.init(tmp_path, live_mode=mode)
+    assert kit.shown(tmp_path) == ""
+
+
+def test_a_strange_link_at_the_live_path_is_left_alone(kit: Kit, tmp_path: Path) -> None:
+    (tmp_path / LIVE).symlink_to("elsewhere")
+    with pytest.raises(ExistsError):
+        kit.init(tmp_path, live_mode="symlink")
+    assert os.readlink(tmp_path / LIVE) == "elsewhere"
+    assert not (tmp_path / STORE).exists()

@@ -129,6 +129,11 @@ def settle(root_fd: int, live: int) -> tuple[int, list[str]]:
     return live, done
 
 
+def link_target(root: Path) -> str:
+    """Where a live path that is a link leads, for the store at `root`."""
+    return str(root / records.CURRENT / records.TREE)
+
+
 def attach(root_fd: int, root: Path, path: Path, mode: LiveMode, *, same: bool) -> None:
     """Puts the baseline at the live path of a new store; `same`: what lies there is equal to it.
 
@@ -139,7 +144,11 @@ def attach(root_fd: int, root: Path, path: Path, mode: LiveMode, *, same: bool) 
     data = msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=1) + b"\n"
     with _parent(record) as (parent, name):
         if mode == "symlink":
-            os.symlink(root / records.CURRENT / records.TREE, name, dir_fd=parent)
+            try:
+                os.symlink(link_target(root), name, dir_fd=parent)
+            except FileExistsError:
+                if os.readlink(name, dir_fd=parent) != link_target(root):
+                    raise
             durable.sync_fd(parent)
             durable.replace_file(LIVE, data, dir_fd=root_fd)
             return

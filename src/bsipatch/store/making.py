@@ -90,31 +90,30 @@ def init(
             with locked(root_fd, "init", timeout=0.0, file=str(folder)):
                 _clear(root_fd, folder)
                 chosen = snapshot.choose(strategy, root_fd)
+                placed = False
                 try:
                     tree, notes = _bring_in(root_fd, source, chosen, work, limits)
-                    _write_records(
-                        root_fd,
-                        tree,
-                        Identity(
-                            format=records.FORMAT,
-                            product=product,
-                            platform=platform,
-                            architectures=names,
-                            version=version,
-                            build=build,
-                            baseline=without_xattrs(tree).digest,
-                            trust=tuple(key.pem().decode() for key in policy.keys.values()),
-                            threshold=threshold,
-                            strategy=strategy,
-                            created=records.now(),
-                        ),
-                        chosen,
-                        str(source.absolute()),
-                        notes,
+                    identity = Identity(
+                        format=records.FORMAT,
+                        product=product,
+                        platform=platform,
+                        architectures=names,
+                        version=version,
+                        build=build,
+                        baseline=without_xattrs(tree).digest,
+                        trust=tuple(key.pem().decode() for key in policy.keys.values()),
+                        threshold=threshold,
+                        strategy=strategy,
+                        created=records.now(),
                     )
+                    _write_records(root_fd, tree, identity, chosen, str(source.absolute()), notes)
                     if shown is not None:
-                        _attach(root_fd, folder, shown, live_mode, tree, work, limits)
+                        placed = _attach(root_fd, folder, shown, live_mode, tree, work, limits)
+                    # Last, since before it there is no store: init starts anew after a crash.
+                    durable.replace_file(records.IDENTITY, records.encode(identity), dir_fd=root_fd)
                 except BaseException:
+                    if placed and shown is not None:
+                        _take_away(shown)
                     _remove_all(root_fd)
                     raise
         return Store(folder, limits=limits)
@@ -139,6 +138,9 @@ def _check_places(folder: Path, source: Path) -> None:
 
 def _check_live_path(shown: Path, folder: Path, mode: exchange.LiveMode) -> None:
     """Refuses at once what cannot become a live path."""
+    own = exchange.link_target(folder)
+    if mode == "symlink" and shown.is_symlink() and os.readlink(shown) == own:
+        return  # of an init that a crash ended
     if folder.resolve() in (shown.resolve(), *shown.resolve().parents):
         raise UsageError("the live path would lie inside the store", file=shown)
     if not shown.parent.is_dir():
@@ -159,14 +161,25 @@ def _attach(
     tree: Tree,
     work: Work,
     limits: Limits,
-) -> None:
-    """Shows the baseline at the live path; the last thing that init does."""
+) -> bool:
+    """Shows the baseline at the live path; whether no directory was there before."""
     there = mode == "exchange" and shown.is_dir()
     if there and any(shown.iterdir()):
         found = walk(shown, jobs=work.jobs, limits=limits)
         if found.digest != without_xattrs(tree).digest:
             raise ExistsError("the live path holds something else than the baseline", file=shown)
     exchange.attach(root_fd, folder, shown, mode, same=there)
+    return not there
+
+
+def _take_away(shown: Path) -> None:
+    """Removes what an init put at the live path that fails after that."""
+    with contextlib.suppress(OSError):
+        parent = os.open(shown.parent, DIRECTORY & ~os.O_NOFOLLOW)
+        try:
+            durable.remove_tree(shown.name, dir_fd=parent)
+        finally:
+            os.close(parent)
 
 
 def _make_folder(folder: Path) -> bool:
@@ -238,7 +251,7 @@ def _has_xattrs(fd: int) -> bool:
 def _write_records(
     root_fd: int, tree: Tree, identity: Identity, strategy: str, source: str, notes: Notes
 ) -> None:
-    """The records of generation 0, the pointer, and last the store's identity."""
+    """The records of generation 0, the pointer, the history."""
     generation = Generation(
         number=records.BASELINE,
         product=identity.product,
@@ -271,4 +284,3 @@ def _write_records(
         source=source,
     )
     history.append(root_fd, event)
-    durable.replace_file(records.IDENTITY, records.encode(identity), dir_fd=root_fd)

@@ -81,6 +81,7 @@ def _strangers(
 ) -> Iterator[Finding]:
     """Notes which expected names are there, and yields the others."""
     work.check()
+    os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was opened or rewound
     with os.scandir(folder) as entries:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_dir in names:
