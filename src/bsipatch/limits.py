@@ -32,6 +32,9 @@ class Limits:
     max_zstd_window_log: int = 27
     #: what the core may allocate to apply one patch; 0 for no limit
     memory_budget: int = 4 * GIB
+    #: what each thread that applies a patch may hold of it beside that, so that a budget measured
+    #: with other threads, or otherwise taking turns, still suffices
+    thread_memory: int = 16 * MIB
     #: smallest memory budget for making patches: the interpreter takes more than less could save
     least_memory: int = 32 * MIB
     #: bytes of the new file made at a time by one thread, a multiple of 64 KiB

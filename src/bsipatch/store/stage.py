@@ -19,7 +19,7 @@ from dataclasses import replace
 from .. import delta
 from ..errors import BsipatchError, OldMismatchError, TreeDriftError, from_os_error
 from ..limits import Limits
-from ..manifest import Action, Manifest
+from ..manifest import Action, Manifest, Payload
 from ..package import Package
 from ..parallel import each
 from ..tree import State
@@ -36,6 +36,17 @@ _LARGE = 32 << 20
 _SPOOL = 8 << 20
 #: untouched files that one thread brings in before it looks for more
 _BATCH = 256
+
+
+def patch_budget(payload: Payload, jobs: int, limits: Limits) -> int:
+    """Bytes that the core may allocate for a patch: what the manifest says, and the threads' own.
+
+    The manifest's figure was measured while the publisher's threads took their turns; ours take
+    others.
+    """
+    if not payload.memory:
+        return limits.memory_budget
+    return payload.memory + max(jobs, 1) * limits.thread_memory
 
 
 class Stage:
@@ -210,7 +221,7 @@ class Stage:
         limits = replace(
             self._limits,
             max_plain=payload.decoded,
-            memory_budget=payload.memory or self._limits.memory_budget,
+            memory_budget=patch_budget(payload, jobs, self._limits),
         )
         with self._base.opened(action.base) as old, self._patch_bytes(action.payload) as patch:
             sharing = self._strategy in snapshot.CLONING and payload.size >= LEAST_RUN
