@@ -5,9 +5,9 @@
 #   make lint        ruff, and every C file under strict warnings
 #   make format      sorts imports and lays out Python as lint wants it
 #   make typecheck   mypy --strict
-#   make sanitize    the tests again on a core built with ASan and UBSan
-#   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile and
-#                    property tests with many examples
+#   make sanitize    the tests of all that works on the core, on one built with ASan and UBSan
+#   make fuzz        every fuzz target for TIME seconds (TIME=60), then the hostile tests
+#                    with many examples
 #   make agent-kill  kill -9 of a device's agent at KILLS=200 random moments of its life
 #   make conformance SUITE=DIR   a checkout of tuf-conformance against the device's client
 #   make crash       power cuts on ext4, btrfs and XFS, and failing system calls; crash-full: all
@@ -126,7 +126,7 @@ build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
 # Two at a time; all of them run, then any failure fails the whole.
 fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
-	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile tests/property $(PYTEST_ARGS)
+	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile $(PYTEST_ARGS)
 
 KILLS ?= 200
 agent-kill: $(VENV)/.extra-test
