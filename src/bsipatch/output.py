@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from bsipatch.closing import Closing
 from bsipatch.errors import ExistsError, LimitError, UsageError, from_os_error
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV)
 
 
-class MappedFile:
+class MappedFile(Closing):
     """A file's bytes as a read-only buffer; an empty file is b"".
 
     The file must not shrink meanwhile: the operating system kills whoever reads a
@@ -64,12 +65,6 @@ class MappedFile:
         if isinstance(data, mmap.mmap):
             with contextlib.suppress(BufferError):
                 data.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class OutputFile:

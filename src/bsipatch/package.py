@@ -21,12 +21,12 @@ import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol
 
 import zstandard
 
 from bsipatch import manifest as manifests
+from bsipatch.closing import Closing
 from bsipatch.errors import (
     CorruptError,
     LimitError,
@@ -123,7 +123,7 @@ class _Stream:
         """The file object belongs to the caller."""
 
 
-class Package:
+class Package(Closing):
     """An update file whose manifest is verified.
 
     manifest        what it says
@@ -189,17 +189,6 @@ class Package:
         except BaseException:
             opened.close()
             raise
-
-    def __enter__(self) -> Package:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes what open() opened. Safe to call twice."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import mmap
-from typing import Self
 
 from bsipatch._core._native import _check
+from bsipatch.closing import Closing
 
 from bsipatch._core._bsipatch import ffi, lib  # isort: skip - _native says what is wrong with it
 
 
-class Guard:
+class Guard(Closing):
     """While it is held, reading a mapping past the end of its file gives zeros.
 
     So does a part that the disk fails to give.  `failed` says whether that happened.
@@ -40,9 +40,3 @@ class Guard:
             _ = self.failed
             lib.bsp_guard_end(self._number)
             self._number = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -27,9 +27,8 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from ..closing import Closing
 from ..errors import NotFoundError, StoreBusyError, StoreDamagedError
 from ..limits import DEFAULT, Limits
 from ..store import durable
@@ -47,7 +46,7 @@ _DOWNLOADS_LOCK, _FLOOR_LOCK = "downloads.lock", "floor.lock"
 _FLOOR_WAIT = 10.0
 
 
-class MetadataStore:
+class MetadataStore(Closing):
     """The folder STORE/feed. Use it as a context manager, or call close().
 
     Reading needs no lock; what changes something holds the one of what it changes.
@@ -65,17 +64,6 @@ class MetadataStore:
                     file=folder,
                     hint="Say which with `bsipatch follow`.",
                 ) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Lets go of the folder. Safe to call twice."""

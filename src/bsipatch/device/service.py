@@ -21,10 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from .. import store as stores
+from ..closing import Closing
 from ..errors import (
     BsipatchError,
     CancelledError,
@@ -65,7 +64,7 @@ _ANSWERS_HOLD = 5.0
 _HISTORY = 100
 
 
-class DeviceService:
+class DeviceService(Closing):
     """A store's device. Safe from several threads. Use it as a context manager."""
 
     def __init__(
@@ -97,17 +96,6 @@ class DeviceService:
         self._reading = threading.Lock()
         self._answers: tuple[float, Policy, list[Answer]] | None = None
         self._view: tuple[tuple[str, str], FeedView] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stops what is under way, and waits for its end."""

@@ -16,13 +16,13 @@ import stat
 import threading
 import urllib.request
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
 
 from .. import __version__
+from ..closing import Closing
 from ..errors import CancelledError, TransferError, UsageError, from_os_error
 from ..limits import DEFAULT, Limits
 from .pace import Meter, Pace, SlowTransferError
@@ -74,7 +74,7 @@ class Reply(Protocol):
     def chunks(self) -> Iterator[bytes]: ...
 
 
-class Transport:
+class Transport(Closing):
     """Opens addresses. Use it as a context manager; one thread at a time.
 
     proxy: an address for everything, "" for none, None for what the environment says.
@@ -95,17 +95,6 @@ class Transport:
         self._watch = Watch(stop)
         #: bytes of bodies received so far, for the record
         self.received = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes every connection. Safe to call twice."""

@@ -15,8 +15,8 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
+from ..closing import Closing
 from ..errors import UnsafePathError
 
 _SYS_OPENAT2 = 437  # the same number on every Linux architecture
@@ -104,7 +104,7 @@ def open_folder(dir_fd: int, path: str) -> int:
         return top.open(path, DIRECTORY)
 
 
-class Beneath:
+class Beneath(Closing):
     """One directory, opened once; everything else is reached through it.
 
     Paths are relative, with "/" between components; "" means the root itself.
@@ -122,17 +122,6 @@ class Beneath:
         """Opens `root` (itself no link), from `dir_fd` when that is given."""
         self._openat2 = has_openat2() if openat2 is None else openat2
         self.fd = os.open(root, DIRECTORY, dir_fd=dir_fd)
-
-    def __enter__(self) -> Beneath:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the root; a second call does nothing."""

@@ -13,11 +13,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
 from .. import package, trust
+from ..closing import Closing
 from ..errors import BsipatchError, NotFoundError, StoreDamagedError, StoreStateError, VersionError
 from ..limits import DEFAULT, Limits
 from ..manifest import Manifest
@@ -59,7 +59,7 @@ class Status:
     barred: tuple[Bar, ...]
 
 
-class Store:
+class Store(Closing):
     """An existing store. Use it as a context manager, or call close()."""
 
     def __init__(self, root: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
@@ -83,17 +83,6 @@ class Store:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Lets go of the store's folder. Safe to call twice."""

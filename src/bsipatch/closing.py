@@ -1,0 +1,19 @@
+"""A leaf: objects whose close() is the end of their `with` block."""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class Closing:
+    """Leaving a `with` block closes the object, whatever ended the block."""
+
+    def close(self) -> None:
+        """Lets go of what the object holds; safe to call twice."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
