@@ -21,6 +21,14 @@
 #define MOST_STRIDE 65536u
 /* An entry for less than this costs more than the bytes. */
 #define SHORTEST_GAP 6u
+/* What correcting a run must cost, in eighths of a byte, for another to take its place. */
+#define SWITCH_PRICE 40u
+/* How far behind a difference the next one is looked at. */
+#define SWITCH_STEP 8u
+/* A run is followed over differences in steps of so many bytes, for each that is left early
+ * was followed in vain; a step that ends within so many of its last bytes goes on. */
+#define AHEAD ((uint64_t)64 << 10)
+#define AHEAD_REST 64u
 
 typedef struct {
     bspi_heap *heap;
@@ -66,6 +74,61 @@ static bool is_filler(const uint8_t *bytes, uint64_t len) {
     return bspi_common_prefix(bytes, bytes + 1, len - 1) == len - 1;
 }
 
+/* Looks where the run of `shift` first differs from new [from, to) whether a run from
+ * elsewhere, *best, is worth to leave it there; *at is the place.  `to` is the run's end. */
+static bool better_elsewhere(const search *s, uint64_t from, uint64_t to, uint64_t limit,
+                             uint64_t shift, uint64_t *at, candidate *best) {
+    const bspi_seed_index *index = s->index;
+    unsigned window = index->window;
+    limit = BSPI_MIN(limit, to + window); /* what goes on behind the run is followed later */
+    while (from < to) {
+        from += bspi_common_prefix(s->old + (from + shift), s->new_ + from, to - from);
+        if (from == to)
+            return false;
+        /* a seed with the differing byte in it: those without it are found along the run too */
+        uint64_t first = from + 1 > index->stride ? from + 1 - index->stride : 0;
+        for (uint64_t seed = first; seed <= from && limit - seed >= window; seed++) {
+            uint64_t hash = bspi_seed_hash(s->new_ + seed, window);
+            uint32_t entry = index->heads[hash >> (64 - index->bits)];
+            candidate found = {0, 0, 0};
+            for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
+                uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
+                consider(s, seed, old_off, seed, limit, seed + shift, &found);
+                entry = index->next[entry - 1];
+            }
+            if (found.after == 0)
+                continue;
+            uint64_t skip = from - seed;
+            uint64_t len = BSPI_MIN(found.after - skip, to - from);
+            if (found.old_off + skip != from + shift &&
+                bspi_fix_price(s->old + (from + shift), s->new_ + from, len) > SWITCH_PRICE) {
+                *at = from;
+                *best = (candidate){found.old_off + skip, 0, found.after - skip};
+                return true;
+            }
+        }
+        from += SWITCH_STEP;
+    }
+    return false;
+}
+
+/* The length of the run at new_off, of which `len` bytes agree: as far as it pays, or to the
+ * place at which *best is better. */
+static uint64_t follow(const search *s, uint64_t old_off, uint64_t new_off, uint64_t len,
+                       uint64_t limit, candidate *best) {
+    uint64_t room = BSPI_MIN(s->old_size - old_off, limit - new_off) - len, more, ahead;
+    do {
+        ahead = BSPI_MIN(room, AHEAD);
+        more = bspi_extend_forward(s->old + old_off + len, s->new_ + new_off + len, ahead);
+        uint64_t from = new_off + len, at;
+        if (better_elsewhere(s, from, from + more, limit, old_off - new_off, &at, best))
+            return at - new_off;
+        len += more;
+        room -= more;
+    } while (more != 0 && ahead - more < AHEAD_REST && room != 0);
+    return len;
+}
+
 /* Looks for new [begin, end); a run may go on to `limit`.  `shift` is old - new of the
  * entry before, modulo 2^64. */
 static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t limit,
@@ -73,17 +136,18 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t
     const bspi_seed_index *index = s->index;
     unsigned window = index->window;
     uint64_t at = begin, floor = begin, poll = begin;
+    candidate best = {0, 0, 0};
     while (at < end && limit - at >= window) {
         if (at - poll > 65536) {
             poll = at;
             if (bspi_cancelled(s->control))
                 return true;
         }
-        candidate best = {0, 0, 0};
+        bool chosen = best.after != 0; /* where the run before was left */
         uint64_t expected = at + shift;
-        if (expected < s->old_size && s->old_size - expected >= window)
+        if (!chosen && expected < s->old_size && s->old_size - expected >= window)
             consider(s, at, expected, floor, limit, expected, &best);
-        if (best.before + best.after < GOOD_ENOUGH) {
+        if (!chosen && best.before + best.after < GOOD_ENOUGH) {
             uint64_t hash = bspi_seed_hash(s->new_ + at, window);
             uint32_t entry = index->heads[hash >> (64 - index->bits)];
             for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
@@ -100,22 +164,22 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t
         }
         uint64_t old_off = best.old_off - best.before, new_off = at - best.before;
         uint64_t len = best.before + best.after;
-        uint64_t back = bspi_extend_backward(s->old + old_off, s->new_ + new_off,
-                                             BSPI_MIN(old_off, new_off - floor));
-        old_off -= back;
-        new_off -= back;
-        len += back;
-        uint64_t room = BSPI_MIN(s->old_size - old_off, limit - new_off) - len;
-        len += bspi_extend_forward(s->old + old_off + len, s->new_ + new_off + len, room);
-        if (is_filler(s->new_ + new_off, len)) {
-            at = new_off + len; /* cheaper to tell than to point at */
-            continue;
+        best = (candidate){0, 0, 0};
+        if (!chosen) {
+            uint64_t back = bspi_extend_backward(s->old + old_off, s->new_ + new_off,
+                                                 BSPI_MIN(old_off, new_off - floor));
+            old_off -= back;
+            new_off -= back;
+            len += back;
         }
+        len = follow(s, old_off, new_off, len, limit, &best);
+        at = new_off + len;
+        if (is_filler(s->new_ + new_off, len))
+            continue; /* cheaper to tell than to point at */
         bspi_cover entry = {new_off, old_off, len};
         if (!bspi_cover_push(found, entry))
             return false;
         shift = old_off - new_off;
-        at = new_off + len;
         floor = at;
     }
     return true;
@@ -291,6 +355,8 @@ bsp_status bspi_match(bspi_heap *heap, const uint8_t *old, uint64_t old_size, co
             status = search_pass(&s, passes[1].window, passes[1].stride, options->jobs, cover);
     }
     bspi_free(heap, found);
+    if (status == BSP_OK)
+        status = bspi_straighten_cover(heap, old, old_size, new_, new_size, control, cover);
     if (status == BSP_E_CANCELLED)
         return bspi_fail(fault, status, "match", 0, 0, 0);
     if (status != BSP_OK)

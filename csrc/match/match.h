@@ -60,9 +60,45 @@ bsp_status bspi_refine_gaps(bspi_heap *heap, const uint8_t *old, uint64_t old_si
                             const uint8_t *new_, uint64_t new_size, unsigned jobs,
                             bsp_control *control, bspi_cover_list *cover, bsp_fault *fault);
 
+/* A search for new[begin, end) in old[low, high), with short seeds.  `shift` is old - new of
+ * the diagonal that is expected, modulo 2^64. */
+typedef struct bspi_near_search {
+    const uint8_t *old;
+    const uint8_t *new_;
+    uint64_t old_size;
+    uint64_t begin, end;
+    uint64_t low, high;
+    uint64_t shift;
+} bspi_near_search;
+
+/* Appends what it finds, in order.  False when memory is short. */
+bool bspi_search_near(const bspi_near_search *search, bspi_cover_list *found);
+
+/* Replaces rows of entries that lead away from one place and back to it by what lies there,
+ * where that is cheaper.  BSP_OK, BSP_E_NOMEM or BSP_E_CANCELLED; the cover stays as it was
+ * when it fails. */
+bsp_status bspi_straighten_cover(bspi_heap *heap, const uint8_t *old, uint64_t old_size,
+                                 const uint8_t *new_, uint64_t new_size, bsp_control *control,
+                                 bspi_cover_list *cover);
+
 /* Moves the borders between neighbours to where most bytes agree and joins
  * what lies on one diagonal. */
 void bspi_polish_cover(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover);
+
+/* What models charge, in eighths of a byte, for telling bytes and for an entry that leaves
+ * its neighbour's diagonal. */
+typedef struct bspi_prices {
+    uint64_t literal;
+    uint64_t far;
+} bspi_prices;
+
+/* The prices that a cover's uncovered bytes suggest. */
+bspi_prices bspi_prices_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_list *cover);
+/* The price of correcting new[0, len) against old[0, len). */
+uint64_t bspi_fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len);
+/* The price of new[begin, end) by `cover`, whose entries all lie in it. */
+uint64_t bspi_price_cover(const uint8_t *old, const uint8_t *new_, uint64_t begin, uint64_t end,
+                          const bspi_cover_list *cover, const bspi_prices *price);
 
 /* Joins neighbours on one diagonal where correcting the gap is cheaper, and
  * drops entries that cost more than they save. */

@@ -21,14 +21,11 @@
 #define FEW_NEW 64u
 /* Longer gaps and entries are left as they are. */
 #define SPAN_LIMIT 4096u
-
-typedef struct {
-    uint64_t literal;
-    uint64_t far;
-} prices;
+/* Diagonals that differ by at most this much cost as little to reach as one's own. */
+#define SHORT_WAY ((uint64_t)256)
 
 /* The price of correcting new[0, len) against old[0, len). */
-static uint64_t fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len) {
+uint64_t bspi_fix_price(const uint8_t *old, const uint8_t *new_, uint64_t len) {
     uint64_t price = 0;
     uint8_t last = 0, before = 0;
     bool adjacent = false;
@@ -66,10 +63,27 @@ static bool same_diagonal(const bspi_cover *a, const bspi_cover *b) {
     return b->old_off - a->old_off == b->new_off - a->new_off && b->old_off > a->old_off;
 }
 
+uint64_t bspi_price_cover(const uint8_t *old, const uint8_t *new_, uint64_t begin, uint64_t end,
+                          const bspi_cover_list *cover, const bspi_prices *price) {
+    uint64_t sum = 0, at = begin;
+    for (size_t i = 0; i < cover->count; i++) {
+        const bspi_cover *entry = &cover->items[i];
+        sum += tell_price(new_ + at, entry->new_off - at, price->literal);
+        sum += bspi_fix_price(old + entry->old_off, new_ + entry->new_off, entry->len);
+        if (i > 0) {
+            uint64_t shift = (entry->old_off - entry->new_off) -
+                             (entry[-1].old_off - entry[-1].new_off);
+            sum += shift + SHORT_WAY <= 2 * SHORT_WAY ? ENTRY_NEAR : price->far;
+        }
+        at = entry->new_off + entry->len;
+    }
+    return sum + tell_price(new_ + at, end - at, price->literal);
+}
+
 /* Joins neighbours on one diagonal when correcting the gap between them is
  * cheaper than a second entry and literals. */
 static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
-                       const prices *price) {
+                       const bspi_prices *price) {
     size_t kept = 0;
     for (size_t i = 0; i < cover->count; i++) {
         bspi_cover entry = cover->items[i];
@@ -77,7 +91,7 @@ static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list 
             bspi_cover *last = &cover->items[kept - 1];
             uint64_t end = last->new_off + last->len, gap = entry.new_off - end;
             if (same_diagonal(last, &entry) && gap <= SPAN_LIMIT &&
-                fix_price(old + last->old_off + last->len, new_ + end, gap) <=
+                bspi_fix_price(old + last->old_off + last->len, new_ + end, gap) <=
                     ENTRY_NEAR + tell_price(new_ + end, gap, price->literal)) {
                 last->len = entry.new_off + entry.len - last->new_off;
                 continue;
@@ -91,7 +105,7 @@ static void close_gaps(const uint8_t *old, const uint8_t *new_, bspi_cover_list 
 /* Drops an entry that stands between two of one diagonal, or among literals,
  * and costs more than it saves. */
 static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list *cover,
-                       const prices *price) {
+                       const bspi_prices *price) {
     size_t kept = 0;
     for (size_t i = 0; i < cover->count; i++) {
         const bspi_cover *entry = &cover->items[i];
@@ -101,7 +115,7 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
             cover->items[kept++] = *entry;
             continue;
         }
-        uint64_t with = fix_price(old + entry->old_off, new_ + entry->new_off, entry->len) +
+        uint64_t with = bspi_fix_price(old + entry->old_off, new_ + entry->new_off, entry->len) +
                         price->far;
         uint64_t without = tell_price(new_ + entry->new_off, entry->len, price->literal);
         if (right != NULL && same_diagonal(left, right)) {
@@ -112,7 +126,7 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
             with += price->far + told - BSPI_MIN(told, without);
             without = ENTRY_NEAR + told;
             if (span <= SPAN_LIMIT) {
-                uint64_t bridge = fix_price(old + left->old_off + left->len, new_ + left_end,
+                uint64_t bridge = bspi_fix_price(old + left->old_off + left->len, new_ + left_end,
                                             span);
                 without = BSPI_MIN(without, bridge);
             }
@@ -129,7 +143,7 @@ static void drop_losers(const uint8_t *old, const uint8_t *new_, bspi_cover_list
 /* The price of a literal, from how evenly the uncovered bytes are spread over
  * their 256 values: the chance that two of them agree is 1/256 for noise (which
  * stays at 8 bits) and a multiple of it for what the models can foretell. */
-static prices price_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_list *cover) {
+bspi_prices bspi_prices_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_list *cover) {
     uint64_t counts[256] = {0}, total = 0, at = 0;
     for (size_t i = 0; i <= cover->count; i++) {
         uint64_t end = i < cover->count ? cover->items[i].new_off : new_size;
@@ -138,7 +152,7 @@ static prices price_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_
         if (i < cover->count)
             at = end + cover->items[i].len;
     }
-    prices price = {LITERAL_LEAST + 1, ENTRY_FAR};
+    bspi_prices price = {LITERAL_LEAST + 1, ENTRY_FAR};
     if (total < FEW_NEW)
         price.literal = LITERAL_MOST;
     if (total < 1024)
@@ -162,7 +176,7 @@ static prices price_of(const uint8_t *new_, uint64_t new_size, const bspi_cover_
 
 void bspi_prune_cover(const uint8_t *old, const uint8_t *new_, uint64_t new_size,
                       bspi_cover_list *cover) {
-    prices price = price_of(new_, new_size, cover);
+    bspi_prices price = bspi_prices_of(new_, new_size, cover);
     close_gaps(old, new_, cover, &price);
     drop_losers(old, new_, cover, &price);
     close_gaps(old, new_, cover, &price);

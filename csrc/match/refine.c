@@ -64,27 +64,26 @@ static void old_range(const refinement *r, const gap *g, uint64_t *low, uint64_t
     *high = BSPI_MIN(r->old_size, right + reach);
 }
 
-static bool search_gap(const refinement *r, const gap *g, bspi_cover_list *found) {
-    uint64_t low, high;
-    old_range(r, g, &low, &high);
-    if (g->end - g->begin < MINIMUM_SAME_DIAGONAL || high - low < WINDOW)
+bool bspi_search_near(const bspi_near_search *s, bspi_cover_list *found) {
+    if (s->end - s->begin < MINIMUM_SAME_DIAGONAL || s->high - s->low < WINDOW)
         return true;
+    const uint8_t *old = s->old, *new_ = s->new_;
     bspi_seed_index index = {0};
-    if (!bspi_seed_index_build(&index, r->heap, r->old, low, high, WINDOW, 1))
+    if (!bspi_seed_index_build(&index, found->heap, old, s->low, s->high, WINDOW, 1))
         return false;
-    uint64_t at = g->begin, floor = g->begin;
-    uint64_t shift = g->before - g->begin;
+    uint64_t at = s->begin, floor = s->begin;
+    uint64_t shift = s->shift;
     bool good = true;
-    while (good && at + WINDOW <= g->end) {
+    while (good && at + WINDOW <= s->end) {
         uint64_t best_len = 0, best_old = 0, best_back = 0;
         uint64_t expected = at + shift;
-        uint64_t hash = bspi_seed_hash(r->new_ + at, WINDOW);
+        uint64_t hash = bspi_seed_hash(new_ + at, WINDOW);
         uint32_t entry = index.heads[hash >> (64 - index.bits)];
         for (unsigned i = 0; i <= CHAIN_LIMIT; i++) {
             uint64_t old_off;
             if (i == 0) {
                 old_off = expected; /* the diagonal that we are on */
-                if (old_off >= r->old_size)
+                if (old_off >= s->old_size)
                     continue;
             } else {
                 if (entry == 0)
@@ -92,12 +91,11 @@ static bool search_gap(const refinement *r, const gap *g, bspi_cover_list *found
                 old_off = index.base + (uint64_t)(entry - 1);
                 entry = index.next[entry - 1];
             }
-            uint64_t len = bspi_common_prefix(
-                r->old + old_off, r->new_ + at,
-                BSPI_MIN(g->end - at, r->old_size - old_off));
+            uint64_t len = bspi_common_prefix(old + old_off, new_ + at,
+                                              BSPI_MIN(s->end - at, s->old_size - old_off));
             if (len < WINDOW)
                 continue;
-            uint64_t back = bspi_common_suffix(r->old + old_off, r->new_ + at,
+            uint64_t back = bspi_common_suffix(old + old_off, new_ + at,
                                                BSPI_MIN(at - floor, old_off));
             if (len + back > best_len) {
                 best_len = len + back;
@@ -111,14 +109,14 @@ static bool search_gap(const refinement *r, const gap *g, bspi_cover_list *found
             continue;
         }
         uint64_t old_off = best_old - best_back, new_off = at - best_back, len = best_len;
-        uint64_t more = bspi_extend_backward(r->old + old_off, r->new_ + new_off,
+        uint64_t more = bspi_extend_backward(old + old_off, new_ + new_off,
                                              BSPI_MIN(old_off, new_off - floor));
         old_off -= more;
         new_off -= more;
         len += more;
-        len += bspi_extend_forward(r->old + old_off + len, r->new_ + new_off + len,
-                                   BSPI_MIN(g->end - new_off - len,
-                                            r->old_size - old_off - len));
+        len += bspi_extend_forward(old + old_off + len, new_ + new_off + len,
+                                   BSPI_MIN(s->end - new_off - len,
+                                            s->old_size - old_off - len));
         bspi_cover entry_found = {new_off, old_off, len};
         good = bspi_cover_push(found, entry_found);
         shift = old_off - new_off;
@@ -127,6 +125,13 @@ static bool search_gap(const refinement *r, const gap *g, bspi_cover_list *found
     }
     bspi_seed_index_free(&index);
     return good;
+}
+
+static bool search_gap(const refinement *r, const gap *g, bspi_cover_list *found) {
+    bspi_near_search s = {r->old, r->new_, r->old_size, g->begin, g->end, 0, 0,
+                          g->before - g->begin};
+    old_range(r, g, &s.low, &s.high);
+    return bspi_search_near(&s, found);
 }
 
 static bsp_status refine_task(void *context, size_t slice, unsigned worker) {
