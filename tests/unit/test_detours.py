@@ -32,8 +32,8 @@ def test_insertions_into_a_listing_cost_little(profile: Profile) -> None:
     for at in places:
         new[at] = old[at].replace('"QDate"', '"QDateTime"')
     old_bytes, new_bytes = "".join(old).encode(), "".join(new).encode()
-    patch = delta.diff(old_bytes, new_bytes, profile=profile)
-    assert delta.apply(old_bytes, patch) == new_bytes
+    patch = delta.diff_bytes(old_bytes, new_bytes, profile=profile)
+    assert delta.patch_bytes(old_bytes, patch) == new_bytes
     # eight times: two entries' worth of numbers and four letters that repeat
     assert len(patch) < (160 if profile is Profile.FAST else 110)
 
@@ -45,7 +45,7 @@ def test_entries_in_another_order_are_found_again() -> None:
     new = list(old)
     rng.shuffle(new)
     old_bytes, new_bytes = "".join(old).encode(), "".join(new).encode()
-    patch = delta.diff(old_bytes, new_bytes, profile=Profile.MAX)
-    assert delta.apply(old_bytes, patch) == new_bytes
+    patch = delta.diff_bytes(old_bytes, new_bytes, profile=Profile.MAX)
+    assert delta.patch_bytes(old_bytes, patch) == new_bytes
     # an entry's place is 12 bits; told by the place alone it is three or four bytes
     assert len(patch) < 4 * len(new)
