@@ -133,3 +133,18 @@ void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *
     put_digest(states[0], first_digest);
     put_digest(states[1], second_digest);
 }
+
+void bspi_sha256_pages(bspi_sha256_compress_lanes *lanes, const uint8_t *data, size_t page,
+                       uint8_t digests[BSPI_SHA256_LANES][BSPI_SHA256_LEN]) {
+    uint32_t states[8][BSPI_SHA256_LANES];
+    uint8_t tail[2 * BSPI_SHA256_BLOCK];
+    for (unsigned i = 0; i < 8; i++)
+        for (unsigned lane = 0; lane < BSPI_SHA256_LANES; lane++)
+            states[i][lane] = initial[i];
+    lanes(states, data, page, page / BSPI_SHA256_BLOCK);
+    (void)make_tail(data, page, tail); /* of one block, and the same for all */
+    lanes(states, tail, 0, 1);
+    for (unsigned lane = 0; lane < BSPI_SHA256_LANES; lane++)
+        for (unsigned i = 0; i < 8; i++)
+            store_be32(digests[lane] + 4 * i, states[i][lane]);
+}

@@ -31,6 +31,13 @@ typedef void bspi_sha256_compress_two(uint32_t first[8], const uint8_t *first_bl
                                       size_t count);
 bspi_sha256_compress_two *bspi_sha256_two(void);
 
+/* The same for sixteen messages, of which number i begins at data + i * stride: states
+ * word by word, with the messages side by side.  NULL where that is no gain. */
+#define BSPI_SHA256_LANES 16u
+typedef void bspi_sha256_compress_lanes(uint32_t states[8][BSPI_SHA256_LANES],
+                                        const uint8_t *data, size_t stride, size_t count);
+bspi_sha256_compress_lanes *bspi_sha256_lanes(void);
+
 /* The fastest path of this machine.  Asks the processor: call it once, not
  * once a page. */
 bspi_sha256_compress *bspi_sha256_best(void);
@@ -40,6 +47,10 @@ void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *
                       const uint8_t *first, const uint8_t *second, size_t len,
                       uint8_t first_digest[BSPI_SHA256_LEN],
                       uint8_t second_digest[BSPI_SHA256_LEN]);
+
+/* SHA-256 of sixteen pages of `page` bytes, a multiple of a block, one behind the other. */
+void bspi_sha256_pages(bspi_sha256_compress_lanes *lanes, const uint8_t *data, size_t page,
+                       uint8_t digests[BSPI_SHA256_LANES][BSPI_SHA256_LEN]);
 
 /* SHA-256 of data[0, len) by the given path. */
 void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,

@@ -8,7 +8,6 @@
 /* A code reference that leads further than this from everything the image maps
  * is taken for data that looks like code. */
 #define TARGET_SLACK 4096u
-#define FIELD_MAX 8u /* no field is longer than this */
 
 static bool has_base(uint8_t kind) {
     switch (kind) {
@@ -161,8 +160,8 @@ static bool plausible(const bspi_image *image, uint64_t target) {
  * that begins at or after its begin. */
 static bool is_pure(const range *r, size_t first) {
     const bspi_data_refs *data = &r->image->data;
-    return (first == 0 || bspi_data_off(data->keys[first - 1]) + FIELD_MAX <= r->begin) &&
-           (first == data->count || bspi_data_off(data->keys[first]) >= r->end + FIELD_MAX);
+    return (first == 0 || bspi_data_off(data->keys[first - 1]) + BSPI_FIELD_MAX <= r->begin) &&
+           (first == data->count || bspi_data_off(data->keys[first]) >= r->end + BSPI_FIELD_MAX);
 }
 
 /* Merging in a pure range: code refs are disjoint, so that each is kept that leads
@@ -205,7 +204,7 @@ typedef struct merge {
 static void merge_part(range *r, merge *m, const part *block, uint64_t begin, uint64_t end) {
     const bspi_data_refs *data = &r->image->data;
     uint64_t done = reach_over(r, block, begin, m->data); /* everything before is dealt with */
-    uint64_t look_end = BSPI_MIN(block->end, end + FIELD_MAX);
+    uint64_t look_end = BSPI_MIN(block->end, end + BSPI_FIELD_MAX);
     size_t next = m->data;
     for (;;) {
         /* The next data field, behind `end` too: code gives way to it. */

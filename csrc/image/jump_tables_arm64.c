@@ -18,6 +18,7 @@
 #define REACH_PAGE 16u
 #define REACH_CHECK 32u
 #define NARROW_MAX 64u
+#define GROUP 32u /* instructions looked over together for a BR */
 
 typedef struct scan {
     const uint8_t *code;
@@ -149,14 +150,31 @@ static bool recognise(const scan *s, uint64_t br, bspi_jump_table *table) {
     return true;
 }
 
+static bool is_br(uint32_t w) {
+    return (w & 0xFFFFFC1F) == 0xD61F0000;
+}
+
+/* Goes on from `i` over groups without a BR. */
+static uint64_t skip_others(const scan *s, uint64_t i, uint64_t end) {
+    for (; end - i >= GROUP; i += GROUP) {
+        unsigned found = 0; /* without a branch, so that compilers use vectors */
+        for (unsigned j = 0; j < GROUP; j++)
+            found |= is_br(word(s, i + j));
+        if (found)
+            break;
+    }
+    return i;
+}
+
 bool bspi_arm64_jump_tables(const uint8_t *code, uint64_t len, uint64_t addr,
                             bspi_jump_tables *tables) {
     scan s = {.code = code, .addr = addr};
-    for (uint64_t i = 0; i < len / 4; i++) {
-        if ((word(&s, i) & 0xFFFFFC1F) != 0xD61F0000) /* BR */
-            continue;
+    uint64_t count = len / 4;
+    for (uint64_t i = 0; i < count; i++) {
+        if (i % GROUP == 0)
+            i = skip_others(&s, i, count);
         bspi_jump_table table;
-        if (!recognise(&s, i, &table))
+        if (i == count || !is_br(word(&s, i)) || !recognise(&s, i, &table))
             continue;
         if (!BSPI_ENSURE(tables->items, tables->count, tables->capacity, tables->heap))
             return false;

@@ -66,6 +66,8 @@ typedef struct bspi_ref {
     uint8_t size;    /* field size in bytes */
 } bspi_ref;
 
+#define BSPI_FIELD_MAX 8u /* no field is longer */
+
 /* Field size in bytes of `kind`, 0 when unknown. */
 unsigned bspi_ref_size(uint8_t kind);
 

@@ -178,7 +178,7 @@ BSP_MUST_CHECK bsp_status bsp_patch_stream(const bsp_patch *patch, uint32_t inde
  * them; they must stay valid until bsp_patch_close. */
 BSP_MUST_CHECK bsp_status bsp_patch_provide(bsp_patch *patch, uint32_t index,
                                             const uint8_t *plain, size_t plain_len);
-/* How many threads bsp_patch_prepare may use, 0 and 1 for the caller's alone.
+/* How many threads preparing may use, 0 and 1 for the caller's alone.
  * Takes more memory with more; the result is the same. */
 BSP_MUST_CHECK bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs);
 /* Decodes and validates everything against the old file (which must stay valid
@@ -187,6 +187,16 @@ BSP_MUST_CHECK bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs);
  * old_len is not the patch's. */
 BSP_MUST_CHECK bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_len,
                                             bsp_control *control, bsp_fault *fault);
+/* The same in two halves, so that windows can be made while the second runs beside
+ * them: after bsp_patch_begin the handle is ready for bsp_patch_window, and a window
+ * waits for what bsp_patch_finish has yet to decode for it.  Where that fails, all who
+ * wait and all who come later get its error; cancelling its control block is the way to
+ * stop them.  The new file is right only when both returned OK.  On a handle that is
+ * prepared bsp_patch_finish does nothing. */
+BSP_MUST_CHECK bsp_status bsp_patch_begin(bsp_patch *patch, const uint8_t *old, size_t old_len,
+                                          bsp_control *control, bsp_fault *fault);
+BSP_MUST_CHECK bsp_status bsp_patch_finish(bsp_patch *patch, bsp_control *control,
+                                           bsp_fault *fault);
 /* Window starts and ends (except at the end of the file) are multiples of this. */
 #define BSP_WINDOW_ALIGN 65536u
 /* Reconstructs new[new_off, new_off + len) into `out`.  new_off must be a

@@ -69,6 +69,9 @@ typedef struct bspi_content {
     size_t byte_capacity;
     uint8_t *literals; /* the bytes outside cover and fills, in order */
     uint64_t literal_count;
+    /* Told while literals are read how many are there; NULL tells nobody. */
+    void (*literals_made)(void *context, uint64_t count);
+    void *literals_context;
     bspi_unwind_pages pages;  /* of the new file */
     bspi_predictor predictor; /* valid from the COVER stream on */
     bool has_predictor;

@@ -22,6 +22,9 @@ enum {
     CONTEXT_BYTE_GAP = 36   /* 24, by size class and place in the word */
 };
 
+/* Whoever waits for literals is told of so many at least. */
+#define LITERALS_AT_ONCE 1024u
+
 unsigned bspi_size_class(uint64_t value) {
     return value == 0 ? 0u : 64u - (unsigned)__builtin_clzll(value);
 }
@@ -383,6 +386,11 @@ static unsigned transfer_group(bspi_column *column, bspi_literal_history *histor
     return group;
 }
 
+static void tell_literals(const bspi_content *content, uint64_t count) {
+    if (content->literals_made != NULL)
+        content->literals_made(content->literals_context, count);
+}
+
 static void transfer_literals(bspi_column *column, bspi_content *content, const bspi_file *old) {
     bool reads = bspi_column_reads(column);
     uint64_t count = content->literal_count; /* known from cover and fills */
@@ -406,13 +414,17 @@ static void transfer_literals(bspi_column *column, bspi_content *content, const 
         return;
     }
     bspi_literal_run run = {0};
-    uint64_t done = 0;
+    uint64_t done = 0, told = 0;
     while (done < count && bspi_next_literal_run(content, &run)) {
         bspi_literal_history history;
         bspi_literal_begin(&history, content, old, &run);
         for (uint64_t at = done; at < done + run.len && column->status == BSP_OK;) {
             column->item = at;
             at += transfer_group(column, &history, content->literals + at, reads);
+            if (at - told >= LITERALS_AT_ONCE && column->status == BSP_OK) {
+                tell_literals(content, at);
+                told = at;
+            }
         }
         done += run.len;
     }

@@ -68,6 +68,7 @@ typedef struct bspi_walker {
     bspi_found chunks[BSPI_WALKER_CHUNKS];
     bspi_piece *pieces;
     size_t piece_capacity;
+    bool without_pages; /* rewriting: the predictor's pages are not known yet */
 } bspi_walker;
 
 /* Borrows everything; builds the maps (without overrides). */

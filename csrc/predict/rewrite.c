@@ -15,8 +15,6 @@
 #include "../image/arm64_filter.h"
 #include "predictor.h"
 
-/* No field is longer than this. */
-#define FIELD_MAX 8u
 #define PAGE_MASK UINT64_C(0xfff)
 /* The old file is searched for references by chunks of this size at most.  What
  * lies between two pieces is searched with them when it is no longer than GAP:
@@ -42,6 +40,7 @@ typedef struct window {
     uint64_t begin;
     uint8_t *out;
     size_t len;
+    bool without_pages;
     const bspi_cover *entry;
     uint64_t to_new; /* what the entry adds to old offsets */
     stretch at;
@@ -148,7 +147,7 @@ static void write_field(window *w, const bspi_ref *ref, uint64_t new_off, uint64
             (void)bspi_ref_write(ref->kind, field, site, base, target);
         return;
     }
-    uint8_t field[FIELD_MAX]; /* the window cuts it */
+    uint8_t field[BSPI_FIELD_MAX]; /* the window cuts it */
     memcpy(field, w->predictor->old->data + ref->off, ref->size);
     if (!bspi_ref_write(ref->kind, field, site, base, target))
         return;
@@ -215,7 +214,8 @@ static inline void rewrite_field(window *w, const bspi_ref *ref) {
     case BSPI_REF_BASE24: {
         const bspi_predictor *p = w->predictor;
         const bspi_unwind_page *page =
-            bspi_unwind_page_at(p->pages, p->page_count, ref->off + w->to_new);
+            w->without_pages ? NULL
+                             : bspi_unwind_page_at(p->pages, p->page_count, ref->off + w->to_new);
         target = bspi_map_near(at->map, old, &w->near);
         base = page != NULL ? page->base : bspi_map_target(at->map, ref->base);
         same = target - base == old - ref->base;
@@ -330,7 +330,7 @@ static int by_old_off(const void *left, const void *right) {
 static bool copy_pieces(bspi_walker *walker, uint64_t begin, uint8_t *out, size_t len,
                         size_t *count) {
     const bspi_predictor *p = walker->predictor;
-    uint64_t first = begin > FIELD_MAX - 1 ? begin - (FIELD_MAX - 1) : 0, end = begin + len;
+    uint64_t first = begin > BSPI_FIELD_MAX - 1 ? begin - (BSPI_FIELD_MAX - 1) : 0, end = begin + len;
     *count = 0;
     for (size_t i = bspi_cover_find(p->cover, p->cover_count, first); i < p->cover_count; i++) {
         const bspi_cover *entry = &p->cover[i];
@@ -358,7 +358,8 @@ bool bspi_predict(bspi_walker *walker, uint64_t begin, uint8_t *out, size_t len)
     if (p->layout->image_count == 0 || count == 0)
         return true;
     qsort(walker->pieces, count, sizeof *walker->pieces, by_old_off);
-    window w = {.predictor = p, .begin = begin, .out = out, .len = len};
+    window w = {.predictor = p, .begin = begin, .out = out, .len = len,
+                .without_pages = walker->without_pages};
     for (size_t i = 0; i < count; i++)
         if (!rewrite_piece(walker, &w, &walker->pieces[i], walker->pieces + count))
             return false;

@@ -64,24 +64,45 @@ static bool read_section(finder *f, const bspi_layout_section *section, uint64_t
     return good;
 }
 
+/* Whether section `index` of the image holds an unwind index. */
+static bool holds_index(const bspi_file *old, const bspi_layout_image *image, size_t index,
+                        uint64_t new_size) {
+    static const char name[] = "__TEXT,__unwind_info";
+    const bspi_image *from = &old->images[image->old_image];
+    const bspi_layout_section *section = &image->sections[index];
+    return from->format == BSPI_FORMAT_MACHO && section->pair != BSPI_NO_PAIR &&
+           section->file_size != 0 &&
+           from->sections[section->pair].name == bspi_name_hash(name, sizeof name - 1) &&
+           bspi_within(section->file_off, section->file_size, new_size);
+}
+
+void bspi_unwind_pages_reach(const bspi_file *old, const bspi_layout *layout, uint64_t new_size,
+                             uint64_t *begin, uint64_t *end) {
+    *begin = UINT64_MAX;
+    *end = 0;
+    for (size_t i = 0; i < layout->image_count; i++) {
+        const bspi_layout_image *image = &layout->images[i];
+        for (size_t j = 0; j < image->section_count; j++) {
+            if (!holds_index(old, image, j, new_size))
+                continue;
+            const bspi_layout_section *section = &image->sections[j];
+            *begin = BSPI_MIN(*begin, section->file_off);
+            *end = BSPI_MAX(*end, section->file_off + section->file_size);
+        }
+    }
+}
+
 bool bspi_unwind_pages_find(bspi_unwind_pages *pages, bspi_heap *heap, const bspi_file *old,
                             const bspi_layout *layout, const bspi_address_map *maps,
                             uint64_t new_size, bspi_read_new read, void *context) {
-    static const char name[] = "__TEXT,__unwind_info";
-    uint32_t wanted = bspi_name_hash(name, sizeof name - 1);
     finder f = {pages, heap, read, context};
     for (size_t i = 0; i < layout->image_count; i++) {
         const bspi_layout_image *image = &layout->images[i];
-        const bspi_image *from = &old->images[image->old_image];
-        for (size_t j = 0; from->format == BSPI_FORMAT_MACHO && j < image->section_count; j++) {
-            const bspi_layout_section *section = &image->sections[j];
-            if (section->pair == BSPI_NO_PAIR || section->file_size == 0 ||
-                from->sections[section->pair].name != wanted ||
-                !bspi_within(section->file_off, section->file_size, new_size))
-                continue;
-            if (!read_section(&f, section, bspi_map_address(&maps[i], from->base_addr)))
+        uint64_t base = old->images[image->old_image].base_addr;
+        for (size_t j = 0; j < image->section_count; j++)
+            if (holds_index(old, image, j, new_size) &&
+                !read_section(&f, &image->sections[j], bspi_map_address(&maps[i], base)))
                 return false;
-        }
     }
     return true;
 }

@@ -34,6 +34,10 @@ bool bspi_unwind_pages_find(bspi_unwind_pages *pages, bspi_heap *heap, const bsp
                             const bspi_layout *layout, const bspi_address_map *maps,
                             uint64_t new_size, bspi_read_new read, void *context);
 
+/* New [*begin, *end), empty when there is none, holds all pages that there can be. */
+void bspi_unwind_pages_reach(const bspi_file *old, const bspi_layout *layout, uint64_t new_size,
+                             uint64_t *begin, uint64_t *end);
+
 /* The page that holds new offset `off`, or NULL. */
 const bspi_unwind_page *bspi_unwind_page_at(const bspi_unwind_page *items, size_t count,
                                             uint64_t off);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 import re
 import subprocess
 import sys
@@ -100,6 +101,70 @@ def test_windows_may_be_asked_for_out_of_order_and_from_threads() -> None:
         for thread in threads:
             thread.join()
     assert bytes(made) == new
+
+
+def much_new() -> tuple[bytes, bytes]:
+    """A pair whose literals get a code of their own, none in the first window."""
+    old = bytes(range(251)) * 600
+    return old, old[:120_000] + bytes(random.Random(7).choices(b"abcdefgh", k=100_000))
+
+
+def test_windows_wait_for_what_finish_decodes() -> None:
+    old, new = much_new()
+    step = _core.WINDOW_ALIGN
+    made = bytearray(len(new))
+    with Patch(make(old, new), max_plain=MAX) as handle, memoryview(made) as view:
+        assert handle.streams()[-1].codec == _core.Codec.MODEL_OWN
+        handle.begin(old, jobs=2)
+        handle.window(0, view[:step])  # which needs none of it
+        others = [
+            threading.Thread(target=handle.window, args=(at, view[at : at + step]))
+            for at in range(step, len(new), step)
+        ]
+        for thread in others:
+            thread.start()
+        others[0].join(0.1)
+        assert others[0].is_alive()
+        handle.finish()
+        for thread in others:
+            thread.join()
+    assert bytes(made) == new
+
+
+def test_what_ends_finish_ends_those_who_wait() -> None:
+    old, new = much_new()
+    raised: list[BaseException] = []
+    control = Control()
+    control.cancel()
+    with Patch(make(old, new), max_plain=MAX) as handle:
+        handle.begin(old)
+
+        def work() -> None:
+            try:
+                last = len(new) // _core.WINDOW_ALIGN * _core.WINDOW_ALIGN
+                handle.window(last, bytearray(len(new) - last))
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with pytest.raises(errors.CancelledError):
+            handle.finish(control)
+        thread.join()
+        assert isinstance(raised[0], errors.CancelledError)
+        with pytest.raises(errors.CancelledError):  # and those who come later
+            handle.window(0, bytearray(_core.WINDOW_ALIGN))
+
+
+def test_the_halves_of_preparing_come_once_and_in_order() -> None:
+    with Patch(make(b"a" * 100, b"a" * 90), max_plain=MAX) as handle:
+        with pytest.raises(errors.UsageError):
+            handle.finish()
+        handle.begin(b"a" * 100)
+        with pytest.raises(errors.UsageError):
+            handle.begin(b"a" * 100)
+        handle.finish()
+        handle.finish()  # nothing is left to do
 
 
 def test_outputs_must_be_writable() -> None:

@@ -28,6 +28,11 @@ ffi, lib = load(
     void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *two,
                           const uint8_t *first, const uint8_t *second, size_t len,
                           uint8_t *first_digest, uint8_t *second_digest);
+    typedef void bspi_sha256_compress_lanes(uint32_t *states, const uint8_t *data,
+                                            size_t stride, size_t count);
+    bspi_sha256_compress_lanes *bspi_sha256_lanes(void);
+    void bspi_sha256_pages(bspi_sha256_compress_lanes *lanes, const uint8_t *data, size_t page,
+                           uint8_t *digests);
     void bsp_sha256(const uint8_t *data, size_t len, uint8_t *digest);
     void bspi_sha1(const uint8_t *data, size_t len, uint8_t *digest);
     """
@@ -131,3 +136,18 @@ def test_a_pair_is_two_messages(two: Any, length: int) -> None:
     lib.bspi_sha256_pair(lib.bspi_sha256_best(), two, *messages, length, *digests)
     for message, digest in zip(messages, digests, strict=True):
         assert bytes(digest) == hashlib.sha256(message).digest()
+
+
+@pytest.mark.parametrize("page", [64, 128, 4096, 16384])
+@pytest.mark.parametrize("shift", [0, 1, 60])
+def test_sixteen_pages_are_sixteen_messages(page: int, shift: int) -> None:
+    lanes = lib.bspi_sha256_lanes()
+    if lanes == ffi.NULL:
+        pytest.skip("no AVX-512 here")
+    data = random.Random(page).randbytes(16 * page)
+    # Exactly so many bytes, so that a sanitized run sees one too many.
+    buffer: Any = ffi.new("uint8_t[]", bytes(shift) + data)
+    digests = ffi.new("uint8_t[512]")
+    lib.bspi_sha256_pages(lanes, buffer + shift, page, digests)
+    pages = [data[at : at + page] for at in range(0, len(data), page)]
+    assert bytes(digests) == b"".join(hashlib.sha256(piece).digest() for piece in pages)

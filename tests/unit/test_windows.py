@@ -47,6 +47,9 @@ class Handle:
     def fill_needs(self) -> list[int]:
         return [needs for _, _, needs in self.places]
 
+    def finish(self, control: object) -> None:
+        """Nothing is left to decode."""
+
     def window(self, offset: int, out: memoryview) -> None:
         with self.lock:
             pause = self.random.random() / 1000

@@ -11,12 +11,14 @@ import enum
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bsipatch import __version__, errors
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from bsipatch._core._account import Account
 
 try:
     from bsipatch._core._bsipatch import ffi, lib
@@ -182,64 +184,6 @@ class PatchInfo:
         self.plain_bytes: int = info.plain_bytes
 
 
-class Place(NamedTuple):
-    """A section of the new file, or all outside of them; see bsp_explain_place."""
-
-    image: int | None
-    old_image: int | None
-    format: int
-    arch: int
-    role: int
-    paired: bool
-    new_off: int
-    len: int
-    addr: int
-    old_off: int
-    old_len: int
-
-
-class Row(NamedTuple):
-    """What a place holds of one kind of reference; see bsp_explain_row."""
-
-    place: int
-    kind: int
-    refs: int
-    refs_moved: int
-    refs_right: int
-    refs_overridden: int
-    refs_fixed: int
-    refs_corrected: int
-    byte_fixes: int
-    byte_runs: int
-    literal_bytes: int
-    cover_entries: int
-    cover_bytes: int
-    fill_bytes: int
-    price: tuple[int, ...]  #: by stream id, in 1/65536 bits
-
-
-class PricedStream(NamedTuple):
-    """See bsp_explain_stream."""
-
-    id: int
-    codec: Codec
-    entries: int
-    plain_len: int
-    coded_len: int
-    price: int
-    price_frame: int
-
-
-class Account(NamedTuple):
-    """Where the bytes of a patch went, as the core counts it."""
-
-    places: list[Place]
-    rows: list[Row]
-    streams: list[PricedStream]
-    #: by stretch of the new file: bytes carried, predicted, corrected, literal, filled
-    buckets: list[tuple[int, ...]]
-
-
 class _Handle:
     """A native handle that is freed once, and never while a call is inside it."""
 
@@ -384,7 +328,8 @@ class Diff(_Handle):
 class Patch(_Handle):
     """A patch being applied: opened, its streams provided, prepared, then made window by window.
 
-    `window` may be called by several threads at once; everything else by one.
+    `window` may be called by several threads at once, and `finish` beside them; everything
+    else by one.
     """
 
     def __init__(self, data: Buffer, *, max_plain: int, memory_budget: int = 0) -> None:
@@ -446,6 +391,31 @@ class Patch(_Handle):
             _check(lib.bsp_patch_set_jobs(patch, jobs))
             _check(lib.bsp_patch_prepare(patch, view, len(view), block, fault), fault)
 
+    def begin(self, old: Buffer, control: Control | None = None, *, jobs: int = 1) -> None:
+        """The first half of prepare(): windows may be made once it returns.
+
+        They wait for what finish(), in another thread, decodes meanwhile.
+
+        Raises: as prepare().
+        """
+        with self._use() as patch:
+            view = self._pin(old)
+            fault = ffi.new("bsp_fault *")
+            block = ffi.NULL if control is None else control._block
+            _check(lib.bsp_patch_set_jobs(patch, jobs))
+            _check(lib.bsp_patch_begin(patch, view, len(view), block, fault), fault)
+
+    def finish(self, control: Control | None = None) -> None:
+        """The second half of prepare(), without the GIL; nothing when that is done.
+
+        What it raises is raised by all windows that wait for it or come later, too.
+        Raises: CorruptError, MemoryLimitError, OutOfMemoryError, CancelledError.
+        """
+        with self._use() as patch:
+            fault = ffi.new("bsp_fault *")
+            block = ffi.NULL if control is None else control._block
+            _check(lib.bsp_patch_finish(patch, block, fault), fault)
+
     def window(self, offset: int, out: Buffer) -> None:
         """Makes new[offset, offset + len(out)) in `out`, without the GIL.
 
@@ -498,40 +468,14 @@ class Patch(_Handle):
 
         Raises: UsageError, MemoryLimitError, OutOfMemoryError, CancelledError.
         """
+        from bsipatch._core._account import read_account
+
         with self._use() as patch:
             fault = ffi.new("bsp_fault *")
             handle = ffi.new("bsp_explanation **")
             block = ffi.NULL if control is None else control._block
             _check(lib.bsp_explain_new(patch, buckets, block, handle, fault), fault)
             try:
-                return _account(handle[0])
+                return read_account(handle[0])
             finally:
                 lib.bsp_explain_free(handle[0])
-
-
-def _account(handle: Any) -> Account:
-    def items(name: str, copy: Callable[[Any, Any, int], int]) -> list[Any]:
-        count = copy(handle, ffi.NULL, 0)
-        array = ffi.new(f"{name}[]", count)
-        copy(handle, array, count)
-        fields = [field for field, _ in ffi.typeof(name).fields]
-        return [[plain(getattr(item, field)) for field in fields] for item in array]
-
-    def plain(value: Any) -> Any:  # arrays are views of what is freed on return
-        return tuple(value) if isinstance(value, ffi.CData) else value
-
-    def known(number: int) -> int | None:
-        return None if number == lib.BSP_EXPLAIN_NONE else number
-
-    places = items("bsp_explain_place", lib.bsp_explain_places)
-    rows = items("bsp_explain_row", lib.bsp_explain_rows)
-    streams = items("bsp_explain_stream", lib.bsp_explain_streams)
-    buckets = items("bsp_explain_bucket", lib.bsp_explain_buckets)
-    return Account(
-        places=[
-            Place(known(a), known(b), f, c, r, bool(p), *rest) for a, b, f, c, r, p, *rest in places
-        ],
-        rows=[Row(*counts) for counts in rows],
-        streams=[PricedStream(number, Codec(codec), *rest) for number, codec, *rest in streams],
-        buckets=[tuple(counts) for counts in buckets],
-    )

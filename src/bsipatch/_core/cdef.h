@@ -110,6 +110,9 @@ bsp_status bsp_patch_provide(bsp_patch *patch, uint32_t index, const uint8_t *pl
 bsp_status bsp_patch_set_jobs(bsp_patch *patch, uint32_t jobs);
 bsp_status bsp_patch_prepare(bsp_patch *patch, const uint8_t *old, size_t old_len,
                              bsp_control *control, bsp_fault *fault);
+bsp_status bsp_patch_begin(bsp_patch *patch, const uint8_t *old, size_t old_len,
+                           bsp_control *control, bsp_fault *fault);
+bsp_status bsp_patch_finish(bsp_patch *patch, bsp_control *control, bsp_fault *fault);
 bsp_status bsp_patch_window(bsp_patch *patch, uint64_t new_off, uint8_t *out, size_t len,
                             bsp_fault *fault);
 uint32_t bsp_patch_fill_count(const bsp_patch *patch);

@@ -266,7 +266,7 @@ def _run(
             raise OldMismatchError("size", expected=info.old_size, found=length_of(old))
         with Hashing(old) if hashing is None else nullcontext(hashing) as old_hash:
             try:
-                decoded = prepare(handle, old, threads, limits, progress)
+                decoded = begin(handle, old, threads, limits, progress)
                 sink.begin(info.new_size, handle.fills())
                 new_digest = rebuild(
                     handle, threads, limits, sink.write, sink.fill, progress, "write", read_back
@@ -306,7 +306,17 @@ def _require(
 def prepare(
     handle: Patch, old: Buffer, jobs: int, limits: Limits, progress: Progress | None
 ) -> int:
-    """Decodes the generic streams and prepares the core; gives the bytes decoded here."""
+    """As begin(), and decodes what that leaves to rebuild()."""
+    from bsipatch._core import Control
+
+    decoded = begin(handle, old, jobs, limits, progress)
+    control = Control()
+    watch(lambda: handle.finish(control), cancel=control.cancel, tick=ticker(progress, control))
+    return decoded
+
+
+def begin(handle: Patch, old: Buffer, jobs: int, limits: Limits, progress: Progress | None) -> int:
+    """Decodes the generic streams and begins the core's; gives the bytes decoded here."""
     from bsipatch._core import Codec, Control
     from bsipatch.delta._codecs import decode
 
@@ -324,5 +334,5 @@ def prepare(
     each(len(streams), jobs, run, tick=tick)
     for index, stream in enumerate(streams):
         handle.provide(stream.index, plain.pop(index))
-    watch(lambda: handle.prepare(old, control, jobs=jobs), cancel=control.cancel, tick=tick)
+    watch(lambda: handle.begin(old, control, jobs=jobs), cancel=control.cancel, tick=tick)
     return decoded

@@ -23,7 +23,8 @@ from bsipatch.parallel import job_count, watch
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from bsipatch._core import Account, Patch, Place
+    from bsipatch._core import Patch
+    from bsipatch._core._account import Account, Place
 
 #: of the JSON form; grows when a field changes its meaning or goes away
 SCHEMA = 1

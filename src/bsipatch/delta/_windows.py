@@ -1,5 +1,7 @@
 """Makes the new file window by window on several threads, and hashes it on the way.
 
+What takes longest to decode, the literals, is decoded by a thread of its own meanwhile;
+a window waits in the core for those that it needs.
 Windows are made in any order into a few buffers, written by whoever made them, and
 hashed in order from these buffers by a thread of its own: each byte is made, written
 and hashed while it is still in the processor's cache.
@@ -12,7 +14,6 @@ import hashlib
 import mmap
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bsipatch.delta._results import Progress
@@ -44,6 +45,7 @@ def rebuild(
 ) -> bytes:
     """Makes every window on `jobs` threads, then the ranges that depend on them.
 
+    `handle` has begun at least; this finishes it.
     `emit` gets each window, from several threads at once and in any order; its view
     starts at a page of memory and is good until it returns.  `emit_fill` gets each
     range that is a function of other bytes, once these are made; windows have zeros
@@ -54,9 +56,13 @@ def rebuild(
     step = limits.window_size
     fills = _fills(handle, size)
     count = -(-size // step)
-    with _Ring(2 * jobs + 3, min(step, size), count) as ring:
+    with _Rest(handle) as rest, _Ring(2 * jobs + 3, min(step, size), count) as ring:
         digest = None if read_back is None else _Digest(handle, ring, fills, step)
         # One thread more than asked for: of so many, one mostly waits for the disk.
+
+        def stop() -> None:
+            ring.stop()
+            rest.stop()
 
         def make(index: int) -> None:
             offset = index * step
@@ -67,7 +73,7 @@ def rebuild(
                 handle.window(offset, view)
                 emit(offset, view)
             except BaseException:
-                ring.stop()
+                stop()
                 raise
             ring.made(index) if digest is not None else ring.release(index)
 
@@ -80,7 +86,8 @@ def rebuild(
         if digest is not None:
             digest.start()
         try:
-            each(count, jobs + 1, make, done=done, cancel=ring.stop)
+            each(count, jobs + 1, make, done=done, cancel=stop)
+            rest.wait()
             if digest is not None:
                 digest.wait()
         finally:
@@ -94,15 +101,54 @@ def rebuild(
     return b"" if digest is None or read_back is None else digest.result(size, read_back)
 
 
-@dataclass(slots=True)
+class _Rest:
+    """Decodes in a thread of its own what windows wait for."""
+
+    def __init__(self, handle: Patch) -> None:
+        from bsipatch._core import Control
+
+        self._handle = handle
+        self._control = Control()
+        self._error: BaseException | None = None
+        self._worker = Worker(self._work, "decode")
+
+    def _work(self) -> None:
+        try:
+            self._handle.finish(self._control)
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> _Rest:
+        self._worker.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self._worker.finish()
+
+    def stop(self) -> None:
+        """Windows that wait fail then, unless all is decoded."""
+        self._control.cancel()
+
+    def wait(self) -> None:
+        """Waits until all is decoded; raises what went wrong."""
+        while not self._worker.wait(1.0):
+            pass
+        if self._error is not None:
+            raise self._error
+
+
 class _Fill:
     """A range of the new file that holds hashes of new[.., needs)."""
 
-    index: int
-    offset: int
-    length: int
-    needs: int
-    made: bytearray | None = None
+    __slots__ = ("index", "length", "made", "needs", "offset")  # a dataclass loads slowly
+
+    def __init__(self, index: int, offset: int, length: int, needs: int) -> None:
+        self.index = index
+        self.offset = offset
+        self.length = length
+        self.needs = needs
+        self.made: bytearray | None = None
 
     @property
     def end(self) -> int:
