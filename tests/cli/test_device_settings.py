@@ -67,6 +67,15 @@ def test_a_managed_switch_cannot_be_moved(cli: Cli, store: Path, manage: Any) ->
     assert not (store / "settings.toml").exists()
 
 
+def test_what_is_forbidden_is_so_without_a_feed(cli: Cli, store: Path, manage: Any) -> None:
+    assert cli("install", "--json", code=4).told["class"] == "NotFoundError"
+    file = manage(install="forbidden", organization="Example University")
+    for line in (("install",), ("install", "WebKit-1-a-0123456789ab"), ("install", "--offline")):
+        told = cli(*line, "--json", code=54).told
+        assert (told["class"], told["file"]) == ("PolicyError", str(file))
+        assert "Example University" in told["message"]
+
+
 def test_no_store_is_said(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BSIPATCH_STORE", raising=False)
     for name in ("auto", "log", "telemetry"):

@@ -13,6 +13,7 @@ from bsipatch.device import relaunch
 from bsipatch.device.conditions import Answer
 from bsipatch.device.service import DeviceService
 from bsipatch.manifest import Activation, SecurityItem
+from bsipatch.store import Store, boot_ok, trials
 from tests.support.browsers import (
     MARKS,
     SECURITY,
@@ -180,6 +181,7 @@ def test_true_progress_and_stopping(
     value = int(bar.get_attribute("value") or 0)
     assert 0 < value < size
     shown.said("Downloading")
+    shown.head("Installing 26.3.1 (a)")
     for button in ("#check", "#offers-list button"):
         expect(page.locator(button)).to_have_attribute("aria-disabled", "true")
     shown.accessible()
@@ -300,6 +302,26 @@ def test_what_a_change_still_needs(
     expect(page.locator("#needs")).to_contain_text("Restart this device")
     assert "up to date" not in page.inner_text("body")
     shown.accessible()
+
+
+def test_what_is_on_trial_is_not_called_up_to_date(
+    shown: Shown,
+    service: DeviceService,
+    repository: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered(repository, activation=Activation(scope="restart"))
+    service.install()
+    monkeypatch.setattr(trials, "boot_id", lambda: "the next start")
+    page = shown.open()
+    shown.head("26.3.1 (a) is being tried out")
+    expect(page.locator("#standing-text")).to_contain_text("comes back by itself")
+    assert "up to date" not in page.inner_text("body")
+    shown.accessible()
+    with Store(service.root) as store:
+        boot_ok(store)
+    shown.head("WebKit 26.3.1 (a) is up to date")
+    expect(page.locator("#history-list")).to_contain_text("Proved itself")
 
 
 def test_going_back_may_need_a_restart(

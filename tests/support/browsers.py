@@ -7,7 +7,6 @@ BSIPATCH_CHROMIUM names another browser; BSIPATCH_SCREENSHOTS=1 writes the docum
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bsipatch.device.web.tokens import Sessions
 from bsipatch.manifest import SecurityItem
 from bsipatch.store import Store
 from tests.support import pictures
+from tests.support.chromium import CHROMIUM, launched
 from tests.support.served import ME, Running
 from tests.support.stores import new_store
 from tests.support.tuf_feeds import Repository, update
@@ -29,10 +29,9 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="THE PAGE IS NOT TESTED: playwright is not installed"
 )
 expect = sync_api.expect
+# against hanging: on a busy machine everything takes longer, and no test is about how long
+expect.set_options(timeout=20_000)
 
-CHROMIUM = os.environ.get("BSIPATCH_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 #: of every test module that shows the page
 MARKS = [
     pytest.mark.slow,
@@ -61,13 +60,8 @@ SECURITY = (
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """One browser for all tests; each has a context, and so cookies, of its own."""
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox"] if os.geteuid() == 0 else [],
-        )
+    with launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 from bsipatch.device import relaunch, schedule, service_beacon
 from bsipatch.device.service import DeviceService
 from bsipatch.device.service_state import Event, Process, State
-from bsipatch.errors import BsipatchError, PolicyError, StoreBusyError
+from bsipatch.errors import BsipatchError, NotFoundError, PolicyError, StoreBusyError
 from bsipatch.feed.model import Withdrawal
 from bsipatch.manifest import Activation
+from bsipatch.store import Store
 from tests.support.followed import device, repository, server
 from tests.support.served import ME, manage, managed, offer, says, service
 from tests.support.stores import base, store
@@ -214,3 +215,14 @@ def test_forbidden_is_forbidden_without_a_feed_too(
     del repository.files["metadata/timestamp.json"]
     with pytest.raises(PolicyError, match="Example School"):
         service.install()
+
+
+def test_forbidden_is_forbidden_where_no_feed_is_followed(store: Store, managed: Path) -> None:
+    manage(managed, 'install = "forbidden"')
+    with DeviceService(store.root, managed=managed, managed_owner=ME) as made:
+        for refused in (made.install, lambda: made.start("install")):
+            with pytest.raises(PolicyError, match="Example School"):
+                refused()
+        (managed / "managed.toml").unlink()
+        with pytest.raises(NotFoundError):
+            made.install()

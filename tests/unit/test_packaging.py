@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ALL_UNITS = sorted((ROOT / "packaging" / "systemd").iterdir())
 UNITS = sorted((ROOT / "packaging" / "systemd").glob("bsipatch-agent*"))
 
 
@@ -131,7 +132,7 @@ def test_groups_values_and_options_are_completed() -> None:
         )
         return done.stdout.split()
 
-    assert complete("bsipatch fleet ") == ["report"]
+    assert complete("bsipatch fleet ") == ["collect", "report"]
     assert complete("bsipatch auto o") == ["on", "off"]
     assert "--explain" in complete("bsipatch policy --e")
 
@@ -149,17 +150,37 @@ def test_the_units_are_there() -> None:
     }
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None,
+    reason="THE SYSTEMD UNITS ARE NOT VERIFIED: systemd-analyze is not installed",
+)
+
+
+def verified(folder: Path, **wrong: str) -> list[str]:
+    """What systemd says against our units, each with its template's %i filled in.
+
+    wrong: what else is written into the unit of that name.
+    """
+    names = []
+    for unit in ALL_UNITS:
+        text = re.sub(r"(?m)^Documentation=.*\n", "", unit.read_text())
+        text = text.replace("/usr/bin/bsipatch", "/bin/true").replace("env bsipatch", "env true")
+        (folder / unit.name).write_text(text + wrong.get(unit.stem, ""))
+        names.append(str(folder / unit.name.replace("@.", "@srv-store.")))
+    done = subprocess.run(["systemd-analyze", "verify", *names], capture_output=True, text=True)
+    return [line for line in done.stderr.splitlines() if "bsipatch-" in line]
+
+
+@needs_systemd
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
-    for unit in UNITS:
-        text = unit.read_text().replace("/usr/bin/bsipatch", "/bin/true")
-        (tmp_path / unit.name).write_text(re.sub(r"(?m)^Documentation=.*\n", "", text))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    ours = [line for line in done.stderr.splitlines() if "bsipatch-agent" in line]
-    assert ours == []
+    assert {unit.suffix for unit in ALL_UNITS} == {".service", ".timer", ".socket"}
+    assert verified(tmp_path) == []
+
+
+@needs_systemd
+def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
+    said = verified(tmp_path, **{"bsipatch-collect": "\n[Service]\nNoSuchSetting=yes\n"})
+    assert any("NoSuchSetting" in line for line in said)
 
 
 @pytest.mark.parametrize("unit", [u for u in UNITS if u.suffix == ".service"], ids=lambda u: u.name)

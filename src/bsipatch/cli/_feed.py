@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..device.choosing import Choice
     from ..device.feed_client import FeedClient, FeedView
     from ..device.installing import FellBack, Installer
+    from ..device.policy import Policy
+    from ..device.transport import Transport
     from ..device.withdrawal import Withdrawn
     from ..feed.decide import Plan
     from ..feed.model import Offer
@@ -30,11 +32,22 @@ class Session:
     store: Store
     feed: FeedClient
     installer: Installer
+    policy: Policy
+    transport: Transport
 
     def view(self, *, offline: bool = False, stop: threading.Event | None = None) -> FeedView:
-        """The feed as it is now, or as it was at the last look."""
+        """The feed as it is now, with a ticket where one is needed, or as it was last."""
+        from ..device import service_tickets
+        from ..device.logs import Log
+
         product = self.store.identity.product
-        return self.feed.cached(product) if offline else self.feed.refresh(product, stop=stop)
+        if offline:
+            return self.feed.cached(product)
+        view, log = self.feed.refresh(product, stop=stop), Log(self.store.root)
+        self.installer.allow(
+            service_tickets.renew(self.feed, view, self.policy, self.transport, log, time.time())
+        )
+        return view
 
 
 @contextmanager
@@ -87,7 +100,7 @@ def session(
                 gate=gate(policy, answers, now, asked=asked),
                 tickets=ticketing.allowed(feed, now),
             )
-            yield Session(store_opened, feed, installer)
+            yield Session(store_opened, feed, installer, policy, transport)
 
 
 def moment(seconds: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,10 +33,12 @@ def command(
 
       bsipatch install WebKit-26.3.1-a-0123456789ab --store STORE --json
     """
+    from ..device import policy as policies
     from ..device.agent.early import note_check
     from ..device.logs import Log
     from ..device.telemetry import follow_up
 
+    _forbidden_without_a_feed(store)
     with (
         _output.progress(json) as bar,
         _signals.working() as stop,
@@ -45,6 +48,8 @@ def command(
         if not offline:
             note_check(opened.store.root, opened.feed.device_id)
         done = opened.installer.install(view, update)
+        if done.plan is None and done.withdrawn is None:
+            policies.allow_install(opened.policy)
         follow_up.install(Log(opened.store.root), done)
         live = opened.store.live_path
     facts = {
@@ -77,3 +82,14 @@ def command(
             ]
         )
     _output.emit(json, facts, lines)
+
+
+def _forbidden_without_a_feed(store: Path) -> None:
+    """What an administrator forbids is forbidden, whether or not there is a feed to ask."""
+    from ..device import policy as policies
+    from ..device.agent.early import CONFIG
+    from ..store import Store as Opened
+
+    with Opened(store) as opened:
+        if not (opened.root / CONFIG).exists():
+            policies.allow_install(policies.load(opened.root, limits=opened.limits))

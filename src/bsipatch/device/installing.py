@@ -94,6 +94,10 @@ class Installer:
         self.fallbacks: list[FellBack] = []
         self.received = 0
 
+    def allow(self, tickets: frozenset[str]) -> None:
+        """These are the updates that a ticket allows from now on."""
+        self._tickets = tickets
+
     def choose(
         self, view: FeedView, only: str | None, failed: frozenset[tuple[str, ...]] = frozenset()
     ) -> Choice:

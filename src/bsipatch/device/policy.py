@@ -32,6 +32,7 @@ __all__ = [
     "Verdict",
     "Wait",
     "allow_change",
+    "allow_install",
     "allow_removal",
     "deadline",
     "judge",
@@ -189,6 +190,16 @@ def _policy_waits(policy: Policy, published: float, now: float) -> list[tuple[st
         )
         said.append(("deferral_days", wait))
     return said
+
+
+def allow_install(policy: Policy) -> None:
+    """Raises PolicyError when an administrator forbids installing improvements."""
+    if not policy.install:
+        raise PolicyError(
+            f"installing improvements is forbidden by {_who(policy, 'install')}",
+            file=policy.origins["install"].origins[0],
+            hint="Ask whoever manages this device.",
+        )
 
 
 def allow_removal(policy: Policy) -> None:

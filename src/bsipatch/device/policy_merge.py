@@ -17,6 +17,7 @@ largest         the largest number
 smallest        the smallest limit; 0 means none and is the largest
 union           all hours that any file names
 in-order        all mirrors, in the order of the files, each once
+first           the first file's that names one
 managed-wins    what a managed file says replaces what the owner says
 owner           nothing managed: the owner's choice
 feed            neither: what the feed was set up with (`bsipatch init --feed`)
@@ -76,6 +77,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     battery_floor: int
     only_idle: bool
     reports: bool
+    #: where reports go; "" for nowhere
+    report_to: str
+    #: who signs this device's tickets; "" for nobody
+    ticket_service: str
     organization: str
     #: why each value is what it is
     origins: dict[str, Origin]
@@ -101,6 +106,8 @@ DEFAULTS: dict[str, Any] = {
     "battery_floor": 10,
     "only_idle": False,
     "reports": False,
+    "report_to": "",
+    "ticket_service": "",
     "organization": "",
 }
 
@@ -136,6 +143,8 @@ _AMONG: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
     "battery_floor": ("largest", max),
     "only_idle": ("strictest", any),
     "reports": ("all-agree", all),
+    "report_to": ("first", lambda said: said[0]),
+    "ticket_service": ("first", lambda said: said[0]),
     "organization": ("in-order", lambda said: ", ".join(_once([[one] for one in said if one]))),
 }
 #: where the owner's wish counts beside a managed value: by the same rule

@@ -39,6 +39,24 @@ _Floor = Annotated[
 _Mirror = Annotated[
     str, Meta(pattern="^(https?|file)://[^\\s]+$", max_length=1024, description="Address of a feed")
 ]
+#: what is sent there is this device's own, so in the open it does not leave this machine
+_Service = Annotated[
+    str,
+    Meta(
+        pattern="^(https://[^\\s/@?#]+|http://(127[.]0[.]0[.]1|localhost)(:[0-9]+)?)(/[^\\s?#]*)?$",
+        max_length=1024,
+        description="Address of a service, https.",
+    ),
+]
+_ReportTo = Annotated[
+    str,
+    Meta(
+        pattern="^(https://[^\\s/@?#]+(/[^\\s?#]*)?"
+        "|http://(127[.]0[.]0[.]1|localhost)(:[0-9]+)?(/[^\\s?#]*)?|file:///[^\\s?#]*)$",
+        max_length=1024,
+        description="Address of a collector of reports (https), or of a folder (file).",
+    ),
+]
 _Id = Annotated[str, Meta(min_length=1, max_length=256, description="An update's id in the feed.")]
 _Moment = Annotated[
     str,
@@ -89,6 +107,10 @@ class Settings(
     only_idle: bool | None = None
     #: send the reports that docs/telemetry.md describes
     reports: bool | None = None
+    #: to this collector
+    report_to: _ReportTo | None = None
+    #: who signs this device's permissions for updates that need one
+    ticket_service: _Service | None = None
 
 
 class Enforcement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +151,8 @@ class Managed(
     battery_floor: _Floor | None = None
     only_idle: bool | None = None
     reports: bool | None = None
+    report_to: _ReportTo | None = None
+    ticket_service: _Service | None = None
 
 
 #: name of the shipped schema -> what it describes

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +29,7 @@ from ..errors import (
     CancelledError,
     ConfigError,
     FeedError,
-    InternalError,
     MismatchError,
-    MissingDependencyError,
     NotFoundError,
     PolicyError,
     StoreBusyError,
@@ -41,7 +39,7 @@ from ..errors import (
 from ..limits import DEFAULT, Limits
 from ..store import Store
 from . import policy as policies
-from . import policy_files, schedule, service_telling, service_view
+from . import policy_files, schedule, service_feed, service_telling, service_view
 from .conditions import Answer, Condition, ask_all, standard
 from .logs import Log
 from .policy import Policy
@@ -153,7 +151,7 @@ class DeviceService(Closing):
                         seen = self._look(store, feed, policy)
                         items = service_view.listed(seen, self._returns(store, feed, seen))
             except NotFoundError as error:
-                follows = (self.root / "feed" / configs.CONFIG).exists()
+                follows = self._follows()
                 problem = str(error)
             except BsipatchError as error:
                 problem = str(error)
@@ -186,9 +184,14 @@ class DeviceService(Closing):
     def _look(self, store: Store, feed: FeedClient, policy: Policy) -> Seen:
         view = self._cached(feed)
         now = max(int(self._clock()), view.now)
-        return service_view.look(
-            store, feed, replace(view, now=now), policy, self._asked(policy, self._clock())
-        )
+        answers = self._asked(policy, self._clock())
+        tickets = self._tickets(feed, policy)
+        return service_view.look(store, feed, replace(view, now=now), policy, answers, tickets)
+
+    def _tickets(self, feed: FeedClient, policy: Policy) -> frozenset[str]:
+        from . import service_tickets
+
+        return service_tickets.counted_on(feed, policy, self._clock())
 
     def _cached(self, feed: FeedClient) -> FeedView:
         """The last refresh's view, verified once for each set that was accepted."""
@@ -207,7 +210,8 @@ class DeviceService(Closing):
 
         def wanted(name: str) -> bool:
             asked = gate(seen.policy, seen.answers, seen.view.now, asked=True)
-            choice = choosing.choose(store, feed, seen.view, gate=asked, only=name)
+            tickets = self._tickets(feed, seen.policy)
+            choice = choosing.choose(store, feed, seen.view, gate=asked, tickets=tickets, only=name)
             return choice.plan is not None
 
         return wanted
@@ -313,18 +317,21 @@ class DeviceService(Closing):
             with Store(self.root, limits=self._limits) as store:
                 if store.live().number == 0:
                     raise StoreStateError("no improvement is installed", file=self.root, hint="")
-        elif not policy.install:
-            origin = policy.origins["install"].origins[0]
-            who = policy.organization or "the administrator"
-            raise PolicyError(
-                f"installing improvements is forbidden by {who}",
-                file=origin,
-                hint="Ask whoever manages this device.",
-            )
+        else:
+            policies.allow_install(policy)
+
+    def _follows(self) -> bool:
+        return (self.root / "feed" / configs.CONFIG).exists()
 
     def _check(self) -> Outcome:
-        with self._feed(self.policy()) as feed:
+        from . import service_tickets
+
+        policy, stop = self.policy(), self._running.stop
+        with self._feed(policy) as feed:
             view = self._refresh(feed)
+            if policy.ticket_service:
+                with feed.transport(stop=stop) as transport:
+                    service_tickets.renew(feed, view, policy, transport, self.log, self._clock())
         items = [one for one in self.state(history=0).listed if one.standing == "available"]
         text = f"available: {items[0].display}" if items else "nothing that can be installed now"
         offer = next((one for one in view.offers if items and one.id == items[0].id), None)
@@ -351,15 +358,19 @@ class DeviceService(Closing):
         return view
 
     def _install(self, update: str | None, *, asked: bool, offline: bool) -> Outcome:
+        from . import service_tickets
         from .installing import Installer
         from .policy_gate import gate
 
         policy = self.policy()
         if not policy.install:
+            if not self._follows():
+                self._allowed("install")
             update = None  # for a withdrawal's sake alone: the gate holds back everything else
         with self._reading:
             self._answers = None
         stop = self._running.stop
+        self._running.expect(service_telling.took(self.log))
         with (
             Store(self.root, limits=self._limits) as store,
             self._feed(policy) as feed,
@@ -374,6 +385,9 @@ class DeviceService(Closing):
                 transport,
                 work=work,
                 gate=gate(policy, self._asked(policy, self._clock()), now, asked=asked),
+                tickets=service_tickets.renew(
+                    feed, view, policy, transport, self.log, self._clock()
+                ),
                 automatic=not asked,
                 apply=self._apply,
             )
@@ -436,31 +450,7 @@ class DeviceService(Closing):
         )
 
     def _failed(self, operation: Operation, update: str, error: BaseException) -> Outcome:
-        if not isinstance(error, BsipatchError):
-            error = InternalError(f"{type(error).__name__}: {error}")
-        return Outcome(
-            operation=operation,
-            update=update,
-            ok=False,
-            time=stamp(self._clock()) or "",
-            text=error.message,
-            error=error.code,
-            hint=error.hint,
-        )
+        return service_telling.ended_badly(operation, update, error, stamp(self._clock()) or "")
 
-    @contextlib.contextmanager
-    def _feed(self, policy: Policy | None) -> Iterator[FeedClient]:
-        try:
-            from .feed_client import opened
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"following a feed needs {error.name}", hint="pip install 'bsipatch[feed]'"
-            ) from error
-        with opened(self.root, clock=self._clock, limits=self._limits) as feed:
-            if policy is not None:
-                feed.heed(
-                    channel=policy.channel,
-                    mirrors=policy.mirrors,
-                    bandwidth=policy.bandwidth or None,
-                )
-            yield feed
+    def _feed(self, policy: Policy | None) -> contextlib.AbstractContextManager[FeedClient]:
+        return service_feed.followed(self.root, policy, self._clock, self._limits)

@@ -21,6 +21,8 @@ _INTERVAL = 0.1
 _SHOWN = 0.5
 #: seconds over which the rate is measured
 _WINDOW = 5.0
+#: after this phase the work is this machine's alone, and lasts as long as it did before
+_DOWNLOADING = "downloading"
 
 Work = Callable[[], Outcome]
 Failed = Callable[[Operation, str, BaseException], Outcome]
@@ -39,6 +41,8 @@ class Running:
         self._thread: threading.Thread | None = None
         self._told = self._shown = 0.0
         self._points: deque[tuple[float, int]] = deque()
+        self._expected: float | None = None
+        self._local = 0.0
         #: of the operation under way; what works polls it
         self.stop = threading.Event()
 
@@ -115,6 +119,11 @@ class Running:
         self.cancel()
         self.wait(None)
 
+    def expect(self, seconds: float | None) -> None:
+        """How long what comes after the download will take; None when nobody knows."""
+        with self._lock:
+            self._expected = seconds
+
     def advance(self, phase: str, done: int, total: int) -> None:
         """Told by the work, from any of its threads; bytes."""
         now = time.monotonic()
@@ -133,7 +142,13 @@ class Running:
             rate = gained / spent if spent > _INTERVAL and gained > 0 else None
             left = (total - done) / rate if rate and total else None
             self._progress = msgspec.structs.replace(
-                known, phase=phase, done=done, total=total, rate=rate, left=left
+                known,
+                phase=phase,
+                done=done,
+                total=total,
+                rate=rate,
+                left=left,
+                left_all=self._left_all(phase, left, now),
             )
             if now - self._shown >= _SHOWN:
                 self._shown = now
@@ -143,6 +158,17 @@ class Running:
             self._told = now
             event = Event(kind="progress", progress=self._progress)
         self.tell(event)
+
+    def _left_all(self, phase: str, left: float | None, now: float) -> float | None:
+        """With the lock held."""
+        if phase == _DOWNLOADING:
+            self._local = 0.0
+            return None if left is None or self._expected is None else left + self._expected
+        self._local = self._local or now
+        if self._expected is None:
+            return None
+        # One that takes longer than the ones before is not said to be over.
+        return max(self._expected - (now - self._local), left or 0.0, 1.0)
 
     def _begin(self, operation: Operation, update: str) -> Progress:
         with self._lock:
@@ -156,6 +182,7 @@ class Running:
             self.stop = threading.Event()
             self._points.clear()
             self._told = self._shown = 0.0
+            self._expected, self._local = None, 0.0
             self._progress = begun
         self.tell(Event(kind="progress", progress=begun))
         return begun

@@ -173,6 +173,8 @@ class Progress(_Struct, frozen=True, kw_only=True):
     done   of total bytes of this phase; total 0 where that cannot be known
     rate   bytes a second in this phase, None at first
     left   seconds that are left of this phase at that rate
+    left_all  seconds that are left of the whole operation, None where nobody can know: what comes
+           after the download is taken to last as long as it did here before
     process  id of the other process whose operation it is; 0 for one of this process
     """
 
@@ -184,6 +186,7 @@ class Progress(_Struct, frozen=True, kw_only=True):
     total: int = 0
     rate: float | None = None
     left: float | None = None
+    left_all: float | None = None
     stopping: bool = False
     process: int = 0
 

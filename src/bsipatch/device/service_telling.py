@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ..errors import BsipatchError, CancelledError, StoreBusyError
+from ..errors import BsipatchError, CancelledError, InternalError, StoreBusyError
 from ..feed.model import Offer
 from .logs import Log
+from .service_state import Operation, Outcome
 from .telemetry import record
 
 if TYPE_CHECKING:
     from .feed_client import FeedView
     from .installing import Installed
+
+#: installations that the next one is measured by
+_FEW = 5
 
 
 def checked(log: Log, view: FeedView, offer: Offer | None, text: str) -> None:
@@ -94,6 +98,31 @@ def words(done: Installed, update: str | None) -> tuple[str, str, tuple[str, ...
     if done.withdrawn is not None:
         return done.withdrawn.offer.id, f"{done.live.display} is live again", tuple(notes)
     return update or "", "nothing to install", tuple(notes)
+
+
+def took(log: Log) -> float | None:
+    """Seconds of work that an installation took here, by the newest few; None before the first."""
+    seconds: list[float] = []
+    with contextlib.suppress(BsipatchError):
+        found = (data for _, data in record.read(log.read()))
+        seconds = [one.seconds for one in found if isinstance(one, record.Installation)]
+    newest = sorted(seconds[-_FEW:])
+    return newest[len(newest) // 2] if newest else None
+
+
+def ended_badly(operation: Operation, update: str, error: BaseException, time: str) -> Outcome:
+    """The outcome of an operation that raised."""
+    if not isinstance(error, BsipatchError):
+        error = InternalError(f"{type(error).__name__}: {error}")
+    return Outcome(
+        operation=operation,
+        update=update,
+        ok=False,
+        time=time,
+        text=error.message,
+        error=error.code,
+        hint=error.hint,
+    )
 
 
 def _ring(offer: Offer, view: FeedView) -> int:

@@ -73,11 +73,16 @@ class Seen:
 
 
 def look(
-    store: Store, feed: FeedClient, view: FeedView, policy: Policy, answers: Sequence[Answer]
+    store: Store,
+    feed: FeedClient,
+    view: FeedView,
+    policy: Policy,
+    answers: Sequence[Answer],
+    tickets: frozenset[str] = frozenset(),
 ) -> Seen:
     """Puts it. Raises StoreDamagedError, SystemCallError."""
     now = float(view.now)
-    alone = choosing.choose(store, feed, view, gate=gate(policy, answers, now))
+    alone = choosing.choose(store, feed, view, gate=gate(policy, answers, now), tickets=tickets)
     decision = decide(
         view.offers, alone.facts, view.now, gate=gate(policy, answers, now, asked=True)
     )

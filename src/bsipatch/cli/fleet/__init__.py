@@ -7,10 +7,12 @@ HELP = """See how a rollout goes, from the reports that devices send when their 
 
 Every command takes --json.
 
-Example:
+Examples:
+
+  bsipatch fleet collect --into reports/
 
   bsipatch fleet report reports/ --html fleet.html
 """
 
 #: name -> module in this package, in the help page's order
-COMMANDS: dict[str, str] = {"report": "report"}
+COMMANDS: dict[str, str] = {"collect": "collect", "report": "report"}

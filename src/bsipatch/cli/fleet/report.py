@@ -25,7 +25,8 @@ def command(
     reports: Annotated[
         list[Path],
         typer.Argument(
-            metavar="REPORTS...", help="Files with one report a line, or folders of *.json(l)."
+            metavar="REPORTS...",
+            help="Files with one report a line, folders of *.json(l), or what `collect` fills.",
         ),
     ],
     html: Annotated[
@@ -143,18 +144,24 @@ def _read(places: Sequence[Path], progress: Any) -> tuple[list[Report], int]:
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
     from ...errors import from_os_error
+    from ...fleet.collecting import DAY
 
     for place in places:
         try:
             if place.is_dir():
-                yield from sorted(
-                    path for path in place.iterdir() if path.suffix in _SUFFIXES and path.is_file()
-                )
+                yield from _inside(place)
+                for day in sorted(place.iterdir()):
+                    if DAY.fullmatch(day.name) and day.is_dir():
+                        yield from _inside(day)
             else:
                 place.stat()
                 yield place
         except OSError as error:
             raise from_os_error(error, place) from error
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
 
 
 # --- pausing ---

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ... import store as stores
 from ...limits import Limits
 from ...store import Store
+from .. import service_tickets
 from ..conditions import ask_all
 from ..feed_client import FeedClient, FeedView, opened
 from ..installing import Installer
@@ -36,7 +37,10 @@ def reach(
     limits: Limits,
     stop: threading.Event,
 ) -> Iterator[Reached]:
-    """Opens it. Raises ConfigError, NotFoundError, ExpiredError, StoreBusyError."""
+    """Opens it, with a ticket where one is needed and given.
+
+    Raises ConfigError, NotFoundError, ExpiredError, StoreBusyError, CancelledError.
+    """
     policy = service.policy()
     with (
         Store(service.root, limits=limits) as store,
@@ -54,6 +58,7 @@ def reach(
                 transport,
                 work=stores.Work(stop=stop),
                 gate=gate(policy, answers, float(view.now)),
+                tickets=service_tickets.renew(feed, view, policy, transport, service.log, now),
                 automatic=True,
             )
             yield Reached(store, feed, view, installer)

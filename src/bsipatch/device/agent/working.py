@@ -37,6 +37,7 @@ from .early import due
 from .looking import look
 from .memo import Memo
 from .reaching import reach
+from .reporting import turn
 
 #: steps of one run, far more than any needs
 _MOST = 32
@@ -110,13 +111,23 @@ class Agent:
             step = decide(seen, tried)
             self._told(step)
             if step.do == "rest":
-                return self._rest(seen, step)
+                return self._rest(seen, self._reported(step, stop))
             tried |= {step.do}
             busy = self._do(step, seen, stop)
             if busy is not None:
                 self._told(busy)
                 return self._rest(seen, busy)
         return self._rest(seen, Step("rest", until=self._clock() + AGAIN, why="too many steps"))
+
+    def _reported(self, step: Step, stop: threading.Event) -> Step:
+        """The same rest, ended in time for the next report. Raises CancelledError."""
+        try:
+            moment = turn(self.service, self._clock(), limits=self._limits, stop=stop)
+        except CancelledError:
+            raise
+        except BsipatchError:
+            return step  # what is wrong with the store or the policy is told by others
+        return step if moment is None else replace(step, until=min(step.until, moment))
 
     def _rest(self, seen: Seen, step: Step) -> Step:
         memo = memos.load(self.root)

@@ -12,6 +12,8 @@ let csrf = "";
 let state = null;
 let running = null;
 let phase = "";
+// what the open question is to be told
+let answer = null;
 let everything = false;
 const drawn = new Map();
 
@@ -77,7 +79,7 @@ function draw() {
   const language = document.documentElement.lang;
   for (const id of ["standing", "automatic", "installed"]) $(id).hidden = false;
   $("product").textContent = `${state.product} ${state.installed.base}`;
-  const { head, text } = view.standing(state);
+  const { head, text } = view.standing(state, running);
   if ($("standing-head").textContent !== head) $("standing-head").textContent = head;
   if ($("standing-text").textContent !== text) $("standing-text").textContent = text;
   document.body.dataset.standing = state.standing;
@@ -220,16 +222,25 @@ function follow() {
   });
 }
 
+// The dialog's own "close" comes later than its closing, when it may be open for the next question:
+// what a button says is the answer, and that event counts only where no button was pressed.
+function settle(sure) {
+  const told = answer;
+  answer = null;
+  $("ask").close();
+  told?.(sure);
+}
+
 function ask(head, text, yes) {
+  answer?.(false);
   const dialog = $("ask");
   $("ask-head").textContent = head;
   $("ask-text").textContent = text;
   $("ask-yes").textContent = yes;
-  dialog.returnValue = "";
   dialog.showModal();
   $("ask-no").focus();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    answer = resolve;
   });
 }
 
@@ -255,8 +266,11 @@ function listen() {
     everything = !everything;
     draw();
   });
-  $("ask-no").addEventListener("click", () => $("ask").close("no"));
-  $("ask-yes").addEventListener("click", () => $("ask").close("yes"));
+  $("ask-no").addEventListener("click", () => settle(false));
+  $("ask-yes").addEventListener("click", () => settle(true));
+  $("ask").addEventListener("close", () => {
+    if (!$("ask").open) settle(false);
+  });
   $("language").addEventListener("change", async () => {
     await load($("language").value);
     draw();

@@ -13,8 +13,23 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
-// The headline and the sentence below it.
-export function standing(state) {
+// What is being installed or removed, before and after it has moved.
+function worked(state, running) {
+  const live = state.installed;
+  const asked = state.listed.find((one) => one.id === running.update);
+  if (asked) return asked.display;
+  if (running.operation === "remove" && live.improvement) return live.display;
+  const wanted = running.operation === "remove" ? "removed" : "available";
+  return state.listed.find((one) => one.standing === wanted)?.display ?? live.display;
+}
+
+// The headline and the sentence below it. What is live moves before the work on it is over: until
+// then nothing is said to be done.
+export function standing(state, running) {
+  if (running && running.operation !== "check") {
+    const name = worked(state, running);
+    return { head: t(`doing.${running.operation}.head`, { name }), text: t("doing.text") };
+  }
   const first = state.listed.find((one) => one.standing === state.standing) ?? state.listed[0];
   const values = {
     product: state.product,
@@ -142,7 +157,9 @@ export function progress(now) {
   const name = has(`phase.${now.phase}`) ? t(`phase.${now.phase}`) : now.phase || t("phase");
   const parts = [name];
   if (now.total) parts.push(t("of", { done: size(now.done), total: size(now.total) }));
-  if (now.left !== null && now.left !== undefined) parts.push(t("left", { time: duration(now.left) }));
+  const whole = now.left_all ?? null;
+  if (whole !== null) parts.push(t("left", { time: duration(whole) }));
+  else if (Number.isFinite(now.left)) parts.push(t("left.phase", { time: duration(now.left) }));
   if (now.stopping) parts.push(t("stopping"));
   return parts.join(" · ");
 }
