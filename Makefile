@@ -11,7 +11,8 @@
 #   make agent-kill  kill -9 of a device's agent at KILLS=200 random moments of its life
 #   make conformance SUITE=DIR   a checkout of tuf-conformance against the device's client
 #   make crash       power cuts on ext4, btrfs and XFS, and failing system calls; crash-full: all
-#                    states, planted bugs and calls (as root, an hour)
+#                    states, planted bugs and calls (as root, an hour); crash-faults: every call
+#                    that can fail, of every operation (CRASH_OPS="revert" to choose)
 #   make bench       bsipatch and its peers on small public pairs, some minutes; bench-full: all
 #   make bench-kernels   the core's kernels, against the run before (BASE=0003 for another)
 #   make corpora     fetches the public file pairs (BSIPATCH_CORPORA says where to)
@@ -50,7 +51,7 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: agent-kill conformance help setup demo test lint format typecheck fuzz sanitize crash crash-full bench bench-full bench-kernels \
+.PHONY: agent-kill conformance help setup demo test lint format typecheck fuzz sanitize crash crash-full crash-faults bench bench-full bench-kernels \
     corpora docs man clean
 
 help:
@@ -112,7 +113,7 @@ $(SANITIZED)/.built: $(VENV)/.extra-test $(CORE)
 
 # The sanitized core comes first on the path, with a fresh copy of the package around it.
 sanitize: $(SANITIZED)/.built
-	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h -o -name '*.html' -o -name '*.json' | cut -d/ -f2- | \
+	@find src/bsipatch -name '*.py' -o -name py.typed -o -name cdef.h -o -name '*.html' -o -name '*.css' -o -name '*.json' | cut -d/ -f2- | \
 	    (cd src && xargs cp --parents -t ../$(SANITIZED))
 	@PYTHONPATH=$(SANITIZED) BSIPATCH_TEST_CFLAGS="$(SANITIZE)" PYTHONMALLOC=malloc \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" BSIPATCH_SANITIZED=1 \
@@ -142,6 +143,12 @@ CRASH := $(BIN)/python -m tests.crash
 crash: $(VENV)/.extra-test
 	@$(BIN)/python -m pytest -q -rs tests/crash $(PYTEST_ARGS)
 
+# Each of an operation's system calls fails in turn, in six ways, until no fault fires any more.
+CRASH_OPS ?=
+crash-faults: $(VENV)/.extra-test
+	@mkdir -p $(CRASH_OUT)
+	@$(CRASH) faults $(if $(CRASH_OPS),--op $(CRASH_OPS)) --out $(CRASH_OUT)/faults.json
+
 # All three run, whatever the others come to; any that fails makes the whole fail.
 crash-full: $(VENV)/.extra-test
 	@mkdir -p $(CRASH_OUT); ended=0; \
@@ -157,12 +164,14 @@ bench-full: $(VENV)/.extra-bench
 	@$(BIN)/python -m bench --full $(BENCH_ARGS)
 
 # Every run is kept; a kernel whose median is a tenth slower than in the run before is an error.
+# CPU time, since kernels run on one thread: what else the machine does is not in it.
 KERNEL_RUNS := bench/results/kernels
 BASE ?=
 bench-kernels: $(VENV)/.extra-test $(VENV)/.extra-bench
 	@$(BIN)/python -m pytest bench/kernels -q -p no:xdist -W default -o python_files='bench_*.py' \
 	    --benchmark-storage=$(KERNEL_RUNS) --benchmark-autosave --benchmark-sort=name \
 	    --benchmark-columns=median,iqr,rounds --benchmark-disable-gc \
+	    --benchmark-timer=time.process_time \
 	    $(if $(wildcard $(KERNEL_RUNS)/*/*.json),--benchmark-compare$(if $(BASE),=$(BASE)) \
 	        --benchmark-compare-fail=median:10%) $(PYTEST_ARGS)
 

@@ -10,11 +10,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench import corpora, documents, public, sizes, tasks
 from bsipatch.bench import contenders, machine, pairs
-from bsipatch.bench.results import Results
+from bsipatch.bench.results import Results, load
 from bsipatch.parallel import job_count
 from bsipatch.report import bench_page, bench_text
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-fetch", action="store_true", help="only pairs that are here")
     parser.add_argument("--work", type=Path, help="a folder for patches and new files")
     parser.add_argument("--out", type=Path, help="the results; else in bench/results/")
+    parser.add_argument("--resume", type=Path, help="results that a stopped run left: go on there")
     parser.add_argument("--publish", action="store_true", help="keep as the run the docs quote")
     commands = parser.add_subparsers(metavar="sizes|docs")
     table = commands.add_parser("sizes", help="the size table of all public pairs")
@@ -97,6 +99,9 @@ def measure(options: argparse.Namespace) -> int:
         results = machine.begin(chosen, plan.work)
         stamp = results.date.replace(":", "").partition("+")[0]
         out = options.out or sizes.RESULTS / f"{stamp}-{results.commit.rstrip('+')}.json"
+        if options.resume is not None:
+            results, out = resumed(options.resume, results), options.out or options.resume
+        plan = replace(plan, keep=lambda: results.save(out))
         for one in results.contenders:
             if one.missing:
                 say(f"{one.label} is missing: {one.missing}")
@@ -108,6 +113,23 @@ def measure(options: argparse.Namespace) -> int:
     if options.publish:
         shutil.copyfile(out, documents.PUBLISHED)
     return 0
+
+
+def resumed(path: Path, fresh: Results) -> Results:
+    """What a stopped run left, to go on with.
+
+    Raises ValueError when it was of another commit, machine or set of contenders.
+    """
+    left = load(path)
+    for what, had, have in (
+        ("commit", left.commit, fresh.commit),
+        ("machine", left.machine.processor, fresh.machine.processor),
+        ("contenders", [one.name for one in left.contenders],
+         [one.name for one in fresh.contenders]),
+    ):  # fmt: skip
+        if had != have:
+            raise ValueError(f"{path} cannot be gone on with: its {what} {had}, here {have}")
+    return left
 
 
 def _measure(

@@ -57,10 +57,14 @@ def _generated(
     size: int, share: float, series: str, contenders: Sequence[Contender],
     plan: pairs.Plan, results: Results,
 ) -> None:  # fmt: skip
-    old, new = synthetic.generate(size, share, plan.work)
     name = f"{size / MB:g} MB, {100 * share:g} % new"
     if series == "jobs":
         name += ", by jobs"
+    elif series == "share":
+        name += ", by share"
+    if results.has(name):
+        return
+    old, new = synthetic.generate(size, share, plan.work)
     pair = in_series(pairs.describe(old, new, name=name), series, share, size)
     try:
         pairs.run_pair(pair, old, new, _growing(contenders), plan, results)
@@ -136,6 +140,8 @@ def _record(
 
 def start(plan: pairs.Plan, results: Results) -> None:
     """Whole processes that do next to nothing."""
+    if any(run.task == "start" for run in results.runs):
+        return
     old, new = plan.work / "start.old", plan.work / "start.new"
     patch, out = plan.work / "start.patch", plan.work / "start.out"
     old.write_bytes(bytes(range(256)) * 4)
@@ -163,6 +169,8 @@ def phases(
     module = (sys.executable, "-m", "bsipatch.bench.phases")
     jobs = str(plan.jobs[0])
     for profile in profiles:
+        if f"{pair}/bsipatch-{profile}/apply" in results.phases:
+            continue
         for verb, files in (("diff", (old, new, patch)), ("apply", (old, patch, out))):
             command = (*module, verb, *(str(path) for path in files), profile, jobs)
             _, printed = measure.run(command, timeout=pairs.TIMEOUT)
@@ -183,6 +191,8 @@ build = "2B2a"
 
 def store(name: str, old: Path, new: Path, plan: pairs.Plan, results: Results) -> None:
     """Build, init, stage and activate, revert, on two trees through the command line."""
+    if results.has(name):
+        return
     folder = plan.work / "store-task"
     folder.mkdir()
     try:

@@ -24,6 +24,8 @@ static bsp_status allocate_views(views *v, bspi_heap *heap, const bspi_content *
     v->new_paired = bspi_alloc(heap, new_->image_count + 1, sizeof *v->new_paired, false);
     if (v->old == NULL || v->new_ == NULL || v->old_paired == NULL || v->new_paired == NULL)
         return bspi_nomem(heap, fault, "search");
+    bspi_large_pages(v->old, old->size);
+    bspi_large_pages(v->new_, new_->size);
     for (size_t i = 0; i < old->image_count; i++)
         v->old_paired[i] = BSPI_NO_PAIR;
     for (size_t i = 0; i < new_->image_count; i++)

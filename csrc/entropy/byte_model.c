@@ -38,6 +38,10 @@
 #define MATCH_MIN 6u       /* bytes that must agree before a match is believed */
 #define MATCH_VERIFY 40u   /* bytes compared at most when one is found */
 #define MATCH_LONG 16u
+/* An entry of the index: a place in the ring, and above it other bits of the hash. */
+#define PLACE_BITS 24u
+#define CHECK_BITS 8u
+#define INDEX_BITS_MOST 22u
 #define MATCH_CLASSES 288u /* 32 lengths times 9 records of misses */
 
 /* The histories of the 15 partial nibbles of one context. */
@@ -70,7 +74,7 @@ struct bspi_byte_model {
     bspi_adaptive *refine_selector;
     bspi_adaptive *refine_context;
     uint8_t *past;           /* ring of 2^match_bits bytes */
-    uint32_t *index;         /* hash of the last bytes -> place in the ring */
+    uint32_t *index;         /* hash of the last bytes -> place in the ring, check bits */
     uint32_t place;          /* in the ring, of the next byte */
     uint32_t match_place;    /* of the byte foretold */
     uint32_t match_len;      /* bytes that agreed since the last miss */
@@ -162,7 +166,11 @@ static bool allocate(bspi_byte_model *model) {
         return true;
     model->past = bspi_alloc(model->heap, (size_t)1 << options->match_bits, 1, true);
     model->index = bspi_alloc(model->heap, (size_t)1 << index_bits(model), 4, true);
-    return model->past != NULL && model->index != NULL;
+    if (model->past == NULL || model->index == NULL)
+        return false;
+    bspi_large_pages(model->past, (size_t)1 << options->match_bits);
+    bspi_large_pages(model->index, (size_t)4 << index_bits(model));
+    return true;
 }
 
 bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *options) {
@@ -214,6 +222,13 @@ static uint32_t common_length(const bspi_byte_model *model, uint32_t place) {
     return len;
 }
 
+/* Whether the bytes before an entry's place may agree with the last ones: looking at them
+ * costs a cache miss.  Only what was never overwritten is sure to be what was hashed. */
+static inline bool worth_a_look(const bspi_byte_model *model, uint32_t had, uint32_t check) {
+    bool as_hashed = had != 0 && model->coded <= ring_mask(model);
+    return !as_hashed || (had ^ check) >> PLACE_BITS == 0;
+}
+
 /* Takes in the byte just coded: follows the match over it, or finds another. */
 static void advance_match(bspi_byte_model *model, uint8_t byte) {
     uint32_t mask = ring_mask(model);
@@ -230,19 +245,21 @@ static void advance_match(bspi_byte_model *model, uint8_t byte) {
     if (model->coded < MATCH_MIN)
         return;
     uint64_t last_six = model->recent & UINT64_C(0xFFFFFFFFFFFF);
-    uint32_t *entry = &model->index[last_six * UINT64_C(0x9E3779B97F4A7C15) >>
-                                    (64 - index_bits(model))];
-    if ((!model->matching || model->match_len < MATCH_MIN) && *entry != model->place &&
-        !(model->matching && *entry == model->match_place)) {
-        uint32_t len = common_length(model, *entry);
+    uint64_t hash = last_six * UINT64_C(0x9E3779B97F4A7C15);
+    uint32_t *entry = &model->index[hash >> (64 - index_bits(model))];
+    uint32_t check = (uint32_t)(hash >> (64 - INDEX_BITS_MOST - CHECK_BITS)) << PLACE_BITS;
+    uint32_t had = *entry, place = had & ((UINT32_C(1) << PLACE_BITS) - 1);
+    if ((!model->matching || model->match_len < MATCH_MIN) && place != model->place &&
+        !(model->matching && place == model->match_place) && worth_a_look(model, had, check)) {
+        uint32_t len = common_length(model, place);
         if (len >= MATCH_MIN) {
             model->matching = true;
-            model->match_place = *entry;
+            model->match_place = place;
             model->match_len = len;
             model->misses = 0;
         }
     }
-    *entry = model->place;
+    *entry = model->place | check;
 }
 
 /* The row of match_map that fits the match's record. */

@@ -2,6 +2,15 @@
 #include "../common/bytes.h"
 #include "match.h"
 
+#ifdef __GNUC__
+#define PREFETCH(address) __builtin_prefetch(address, 1)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
+
+/* Positions whose heads are fetched together. */
+#define BATCH 32u
+
 uint64_t bspi_seed_hash(const uint8_t *bytes, unsigned window) {
     uint64_t hash = window;
     unsigned at = 0;
@@ -38,6 +47,38 @@ uint64_t bspi_seed_index_bytes(uint64_t span, unsigned window, unsigned stride) 
     return ((UINT64_C(1) << head_bits(count)) + count + 1) * sizeof(uint32_t);
 }
 
+/* Enters all positions from `first` on, the last one first, so that chains run from low
+ * positions to high ones.  Heads lie anywhere in memory: while one batch is entered, those
+ * of the next are on their way. */
+static void fill(bspi_seed_index *index, const uint8_t *first) {
+    uint64_t hashes[2][BATCH];
+    uint64_t previous = 0;
+    size_t left = index->entry_count, fetched = left;
+    size_t ready = 0; /* hashes of the batch to be entered */
+    unsigned turn = 0;
+    do {
+        uint64_t *ahead = hashes[turn ^ 1];
+        size_t coming = BSPI_MIN(fetched, (size_t)BATCH);
+        for (size_t i = 0; i < coming; i++) {
+            fetched--;
+            ahead[i] = bspi_seed_hash(first + (uint64_t)fetched * index->stride, index->window);
+            PREFETCH(&index->heads[ahead[i] >> (64 - index->bits)]);
+        }
+        for (size_t i = 0; i < ready; i++) {
+            left--;
+            uint64_t hash = hashes[turn][i];
+            uint32_t *head = &index->heads[hash >> (64 - index->bits)];
+            /* In a run of one pattern the first position stands for all. */
+            bool run = hash == previous && *head == (uint32_t)left + 2;
+            index->next[left] = run ? index->next[left + 1] : *head;
+            *head = (uint32_t)left + 1;
+            previous = hash;
+        }
+        ready = coming;
+        turn ^= 1;
+    } while (ready != 0);
+}
+
 bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_t *old,
                            uint64_t begin, uint64_t end, unsigned window, unsigned stride) {
     index->heap = heap;
@@ -58,17 +99,9 @@ bool bspi_seed_index_build(bspi_seed_index *index, bspi_heap *heap, const uint8_
         return false;
     }
     index->entry_count = (size_t)count;
-    uint64_t previous = 0;
-    /* Backwards, so that chains run from low positions to high ones. */
-    for (size_t i = (size_t)count; i-- > 0;) {
-        uint64_t hash = bspi_seed_hash(old + begin + (uint64_t)i * stride, window);
-        uint32_t *head = &index->heads[hash >> (64 - index->bits)];
-        /* In a run of one pattern the first position stands for all. */
-        bool run = hash == previous && *head == (uint32_t)i + 2;
-        index->next[i] = run ? index->next[i + 1] : *head;
-        *head = (uint32_t)i + 1;
-        previous = hash;
-    }
+    bspi_large_pages(index->heads, sizeof *index->heads << index->bits);
+    bspi_large_pages(index->next, (size_t)count * sizeof *index->next);
+    fill(index, old + begin);
     return true;
 }
 

@@ -32,8 +32,7 @@ class Limits:
     max_zstd_window_log: int = 27
     #: what the core may allocate to apply one patch; 0 for no limit
     memory_budget: int = 4 * GIB
-    #: what each thread that applies a patch may hold of it beside that, so that a budget measured
-    #: with other threads, or otherwise taking turns, still suffices
+    #: what each thread that makes windows may hold beside what a manifest says of its patch
     thread_memory: int = 16 * MIB
     #: smallest memory budget for making patches: the interpreter takes more than less could save
     least_memory: int = 32 * MIB

@@ -28,6 +28,7 @@ import zstandard
 from bsipatch import manifest as manifests
 from bsipatch.closing import Closing
 from bsipatch.errors import (
+    BsipatchError,
     CorruptError,
     LimitError,
     MagicError,
@@ -146,7 +147,12 @@ class Package(Closing):
             raise LimitError("the envelope is too large", file=name, found=length)
         self.envelope = self._exactly(_HEADER.size, length, "the envelope")
         # The trust boundary: nothing of the manifest is looked at before verify() returns.
-        self.manifest_bytes = _unseal(verify(self.envelope), limits)
+        try:
+            signed = verify(self.envelope)
+        except BsipatchError as error:
+            error.file = error.file or name
+            raise
+        self.manifest_bytes = _unseal(signed, limits)
         self.manifest: Manifest = manifests.decode(self.manifest_bytes, limits=limits)
         self._payloads_at = _HEADER.size + length
         self.size = self._payloads_at + self.manifest.payload_size

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, errors, JSON, settings, speed."""
+"""What all commands have in common: help, errors, JSON, settings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pty
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from bsipatch import __version__
+from bsipatch.cli import _app, _config
 from bsipatch.cli._app import COMMANDS
 from bsipatch.errors import error_classes
 
@@ -108,6 +109,66 @@ def test_a_defect_is_reported_without_a_traceback(
     assert "BSIPATCH_TRACEBACK" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [
+        ("follow file:///feed --root root.json --store s", "feed"),
+        ("check --store s", "feed"),
+        ("install --store s", "feed"),
+        ("ticket --store s", "feed"),
+        ("feed status --feed f --keys k", "feed"),
+        ("settings --store s", "settings"),
+        ("serve --store s", "settings"),
+        ("diff a b -o c --format bsdiff4", "interop"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(tmp_path: Path, line: str, extra: str) -> None:
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(_app.EXTRAS)}))\n"
+        "from bsipatch.cli import main\n"
+        f"main({line.split()})\n"
+    )
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"")
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert f"bsipatch[{extra}]" in ended.stderr
+    assert ended.returncode == 6
+
+
+def test_nothing_that_is_shown_reaches_the_terminal_as_a_command(cli: Cli, folder: Path) -> None:
+    name = "\x1b[2J\u202egnp.exe\x9b"
+    shown = r"\x1b[2J\u202egnp.exe\x9b"
+    assert shown in cli("inspect", name, code=4).err
+    (folder / "a").write_bytes(b"a" * 100)
+    ended = cli("diff", "a", "a", "-o", name)
+    assert shown in ended.out
+    assert not {"\x1b", "\u202e", "\x9b"} & set(ended.out)
+    assert cli("diff", "a", "a", "-o", name, "--json").told["patch"] == name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "latin-1:strict"])
+def test_a_name_that_is_no_text_is_no_defect(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a").write_bytes(b"a" * 100)
+    name = os.fsdecode(b"q\xff\xc3\xa9")
+    for more in ([], ["--json"]):
+        ended = subprocess.run(
+            [*COMMAND, "diff", "a", "a", "-o", name, *more],
+            cwd=tmp_path,
+            env=environment(PYTHONIOENCODING=encoding),
+            capture_output=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert (tmp_path / name).exists()
+    assert json.loads(ended.stdout)["patch"] == name
+
+
 # --- settings ---
 
 
@@ -138,6 +199,17 @@ def test_the_config_file_sets_options(cli: Cli, config: Path, folder: Path) -> N
     assert told["profile"] == "balanced"
     config.write_text('profile = "huge"\n')
     cli("diff", "a", "b", "-o", "p", code=2)
+
+
+def test_every_command_with_a_shared_option_takes_it_from_the_config_file() -> None:
+    # what these options mean here is another thing
+    others = {"jobs": {"bench"}, "trust": {"inspect"}, "threshold": {"inspect"}, "key": {"ticket"}}
+    having: dict[str, set[str]] = {}
+    for name, command in typer.main.get_command(_app.build_app()).commands.items():
+        for option in command.params:
+            having.setdefault(option.name, set()).add(name)
+    for option, commands in _config.SHARED.items():
+        assert set(commands) == having[option] - others.get(option, set()), option
 
 
 @pytest.mark.parametrize(
@@ -222,50 +294,3 @@ def test_bars_are_drawn_on_a_terminal_only(json_option: list[str], tmp_path: Pat
     else:
         assert b"building" in drawn
         assert b"/16.0" in drawn or b"16.0 MiB" in drawn
-
-
-def test_heavy_modules_are_not_loaded_for_light_work() -> None:
-    code = (
-        "import sys\n"
-        "from bsipatch.cli import main\n"
-        "try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
-        "import json\n"
-        "print(json.dumps(sorted(sys.modules)))\n"
-    )
-
-    def loaded(arguments: list[str]) -> set[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(arguments=arguments)],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return set(json.loads(done.stdout.splitlines()[-1]))
-
-    version = loaded(["--version"])
-    assert not version & {"typer", "rich", "bsipatch.errors", "bsipatch.delta", "msgspec"}
-    patch = loaded(["patch", "a", "b", "-o", "c"])
-    assert not patch & {"rich", "cryptography", "msgspec", "bsdiff4", "bsipatch.publish"}
-    assert "bsipatch.cli.build" not in patch
-
-
-@pytest.mark.slow
-def test_short_commands_are_quick(tmp_path: Path) -> None:
-    """The least of several runs, against that of an interpreter that does nothing."""
-
-    def least(*command: str) -> float:
-        times = []
-        for _ in range(7):
-            began = time.perf_counter()
-            subprocess.run(command, env=environment(), capture_output=True)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    (tmp_path / "old").write_bytes(os.urandom(1024))
-    (tmp_path / "new").write_bytes((tmp_path / "old").read_bytes()[:1000] + b"new")
-    old, new, patch = (str(tmp_path / name) for name in ("old", "new", "patch"))
-    subprocess.run([*COMMAND, "diff", old, new, "-o", patch], env=environment(), check=True)
-    bare = least(sys.executable, "-c", "pass")
-    assert least(*COMMAND, "--version") < bare * 4 + 0.05
-    assert least(*COMMAND, "patch", old, patch, "-o", new) < bare * 14 + 0.12

@@ -13,6 +13,7 @@ from bsipatch.delta import Profile, _budget, _make
 from bsipatch.errors import MemoryLimitError
 from bsipatch.limits import GIB, MIB
 from tests.cli.conftest import Cli
+from tests.support import toy_pairs
 
 Way = _budget.Way
 
@@ -85,7 +86,17 @@ def test_a_cheaper_way_is_named(
         "profile fast, for want of memory" in cli("diff", "old", "new", "-o", "p", "-m", "64M").out
     )
     told = cli("diff", "old", "new", "-o", "p", "-m", "64M", "--json").told
-    assert (told["profile"], told["raw"]) == ("fast", False)
+    assert (told["profile"], told["raw"], told["short_of_memory"]) == ("fast", False, True)
+
+
+def test_bytes_alone_that_are_smaller_are_no_want_of_memory(folder: Path, cli: Cli) -> None:
+    old = toy_pairs.x86_64(False)
+    (folder / "old").write_bytes(old)
+    (folder / "new").write_bytes(old[:-5])
+    ended = cli("diff", "old", "new", "-o", "p", "--json")
+    assert (ended.told["raw"], ended.told["short_of_memory"]) == (True, False)
+    for more in ([], ["-m", "64M"]):
+        assert "note" not in cli("diff", "old", "new", "-o", "p", *more).out
 
 
 def test_foreign_formats_cannot_be_bounded(files: Path, cli: Cli) -> None:

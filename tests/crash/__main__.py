@@ -21,7 +21,7 @@ from .scenarios import SCENARIOS, Scenario
 
 _FAULT_OPS = [
     *("init", "apply", "apply-per-file-sync", "revert", "collect"),
-    *("recover-undo", "recover-finish", "group-apply"),
+    *("recover-undo", "recover-finish", "boot-begin", "group-apply"),
 ]
 
 

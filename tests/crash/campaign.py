@@ -13,18 +13,22 @@ import random
 import signal
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
-from . import disk, machine, modelled, states
+from . import disk, identity, machine, modelled, states
 from .disk import Image, Log, State
 from .judging import Expect, Verdict, judge, recover, repair
 from .kit import Kit, make_kit
 from .machine import Kind
 from .recording import RecordingDisk
 from .scenarios import Act, Scenario
+
+#: what is recorded, given where, and what it calls when it reports a first success of several
+Recorded: TypeAlias = Callable[[Path, Callable[[], None]], object]
 
 #: every so many states the store is also worked with afterwards
 _USE_EVERY = 8
@@ -120,6 +124,11 @@ def succeeded(log: Log, state: State) -> bool:
     return log.success is not None and state.at >= log.success
 
 
+def halfway(log: Log, state: State) -> bool:
+    """Whether the first success of several had been reported when the power went."""
+    return succeeded(log, state) or (log.midway is not None and state.at >= log.midway)
+
+
 class Bench:
     """One file system's recorder and the folder it works in. Needs private_mounts() first."""
 
@@ -159,37 +168,43 @@ class Bench:
     def record(self, scenario: Scenario) -> Case:
         """Does the operation once, in a process of its own."""
         image = self.prepared(scenario.prepare)
-        log = self._record(image, lambda place: scenario.act(self.kit, place))
+        log = self._record(
+            image, lambda place, report: scenario.act(replace(self.kit, report=report), place)
+        )
         return Case(self.kind, scenario.name, log, Expect.of(scenario), str(self._place))
 
     def record_recovery(self, case: Case, finding: Finding) -> Case:
         """Recovers one crash state of `case`, and keeps what that did to the disk."""
         image = self._image_of(case.log, finding.state)
 
-        def again(place: Path) -> None:
+        def again(place: Path, _: Callable[[], None]) -> None:
             recover(place)
             if case.expect.mends:
                 repair(self.kit, place)
 
         log = self._record(image, again)
-        allowed = case.expect.allowed(succeeded(case.log, finding.state))
-        expect = Expect(allowed, finding.verdict.live, mends=case.expect.mends)
+        state = finding.state
+        allowed = case.expect.allowed(succeeded(case.log, state))
+        midway = case.expect.midway if halfway(case.log, state) else ""
+        told = (midway,) if midway else ()
+        expect = Expect(allowed, finding.verdict.live, mends=case.expect.mends, told=told)
         return Case(self.kind, f"recovery of {case.name}", log, expect, case.place)
 
-    def _record(self, image: Image, act: Callable[[Path], object]) -> Log:
+    def _record(self, image: Image, act: Recorded) -> Log:
         if self._disk is None:
             folder = self.folder / "recorder"
             folder.mkdir()
             self._disk = RecordingDisk(folder, self._place, self.kind.size)
         with self._disk.recorded(image, self.kind) as place:
-            success = _in_child(self._disk, place, act)
+            *midway, success = _in_child(self._disk, place, act)
             fd = os.open(place, os.O_RDONLY)
             try:
                 machine.sync_file_system(fd)
             finally:
                 os.close(fd)
             upto = self._disk.position()
-        return self._disk.log(upto, success)
+        log = self._disk.log(upto, success)
+        return msgspec.structs.replace(log, midway=midway[0]) if midway else log
 
     def _image_of(self, log: Log, state: State) -> Image:
         path = self.folder / "template"
@@ -201,14 +216,21 @@ class Bench:
             path.unlink()
 
 
-def _in_child(recorder: RecordingDisk, place: Path, act: Callable[[Path], object]) -> int:
-    """Runs `act` in a child; returns how many steps the disk had seen when it reported success."""
+def _in_child(recorder: RecordingDisk, place: Path, act: Recorded) -> list[int]:
+    """Runs `act` in a child; how many steps the disk had seen whenever it reported a success.
+
+    The last is that of the whole.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+
+        def report() -> None:
+            os.write(write, f"{recorder.position()} ".encode())
+
         try:
-            act(place)
-            os.write(write, str(recorder.position()).encode())
+            act(place, report)
+            report()
             os._exit(0)
         except BaseException as error:
             import traceback
@@ -220,9 +242,10 @@ def _in_child(recorder: RecordingDisk, place: Path, act: Callable[[Path], object
     with os.fdopen(read, "rb") as pipe:
         told = pipe.read().decode()
     os.waitpid(child, 0)
-    if not told or told.startswith("!"):
-        raise RuntimeError(f"the operation to be recorded failed: {told[1:] or 'no answer'}")
-    return int(told)
+    if not told or "!" in told:
+        why = told.partition("!")[2] or "no answer"
+        raise RuntimeError(f"the operation to be recorded failed: {why}")
+    return [int(number) for number in told.split()]
 
 
 class Replayer:
@@ -234,6 +257,7 @@ class Replayer:
         self._file = self._path.open("w+b")
         self._file.truncate(case.kind.size)
         self._loop, self._device = machine.attach(str(self._path))
+        self._uuid = os.urandom(16)
 
     def close(self) -> None:
         """Lets go of the loop device and the image."""
@@ -245,6 +269,8 @@ class Replayer:
         """One crash state: build, mount, recover, judge."""
         case = self._case
         disk.lay_out(self._file.fileno(), case.log.base, disk.writes_of(case.log, state))
+        if case.kind.name == "btrfs":
+            identity.rename_btrfs(self._file.fileno(), self._uuid)
         machine.forget(self._loop)
         try:
             machine.mount(self._device, self._place, case.kind)
@@ -256,6 +282,7 @@ class Replayer:
                 self._place,
                 case.expect,
                 succeeded=succeeded(case.log, state),
+                midway=halfway(case.log, state),
                 use=use,
             )
         finally:

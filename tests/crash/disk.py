@@ -43,11 +43,15 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Log(msgspec.Struct, frozen=True):
-    """A disk, what was done to it, and how many steps it had seen when success was reported."""
+    """A disk, what was done to it, and how many steps it had seen when success was reported.
+
+    midway  the same for the first success of several
+    """
 
     base: Image
     steps: list[Step]
     success: int | None = None
+    midway: int | None = None
 
 
 class State(msgspec.Struct, frozen=True, order=True):

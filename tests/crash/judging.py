@@ -33,13 +33,24 @@ class Expect(msgspec.Struct, frozen=True):
     live_mode: str = ""
     #: events that the history told before, and does not forget
     told: tuple[str, ...] = ()
+    #: an event that the history does not forget once the first success of several was reported
+    midway: str = ""
+    #: how the trial stands once success was reported, tries and phase; "" when not looked at
+    trial: str = ""
 
     @staticmethod
     def of(scenario: Scenario) -> Expect:
         """That of an operation done from its start."""
-        before = (scenario.old, *scenario.between)
-        event, mends, mode = scenario.event, scenario.mends, scenario.live_mode
-        return Expect(before, scenario.new, event, mends, mode, scenario.told)
+        return Expect(
+            before=(scenario.old, *scenario.between),
+            after=scenario.new,
+            event=scenario.event,
+            mends=scenario.mends,
+            live_mode=scenario.live_mode,
+            told=scenario.told,
+            midway=scenario.midway,
+            trial=scenario.trial,
+        )
 
     def allowed(self, succeeded: bool) -> tuple[str, ...]:
         """The builds that may be live."""
@@ -72,12 +83,17 @@ def recover(place: Path) -> list[str]:
     return found
 
 
-def judge(kit: Kit, place: Path, expect: Expect, *, succeeded: bool, use: bool) -> Verdict:
+def judge(
+    kit: Kit, place: Path, expect: Expect, *, succeeded: bool, use: bool, midway: bool = False
+) -> Verdict:
     """Recovers the store below `place` and looks at all of it.
 
+    midway: the first success of several was reported.
     use: also apply, revert and collect afterwards, as the owner would.
     """
     try:
+        if midway and expect.midway:
+            expect = msgspec.structs.replace(expect, told=(*expect.told, expect.midway))
         return _judge(kit, place, expect, succeeded, use)
     except (BsipatchError, OSError, AssertionError) as error:
         damaged = _number_of(error) in _CORRUPT
@@ -120,9 +136,13 @@ def _judge(kit: Kit, place: Path, expect: Expect, succeeded: bool, use: bool) ->
     for root in stores(place):
         with open_store(root) as store:
             wrong = _look(store, expect.event if succeeded else "")
+            trial = store.trial()
             forgotten = {*expect.told} - {event.event for event in store.history()}
         if forgotten:
             return Verdict(False, live, did, f"the history has forgotten {sorted(forgotten)}")
+        stands = "none" if trial is None else f"{trial.tries} {trial.start.phase}"
+        if succeeded and expect.trial not in ("", stands):
+            wrong = wrong or f"the trial stands at {stands} for {expect.trial}"
         if wrong:
             return Verdict(False, live, did, wrong)
     if use:
@@ -154,10 +174,8 @@ def _spoilt_further(kit: Kit, place: Path, succeeded: bool) -> str:
     found = entries(live_tree(place / STORE))
     for path in sorted({*kit.spoilt, *kit.sound, *found}):
         was, signed, now = (kind.get(path) for kind in (kit.spoilt, kit.sound, found))
-        # what has no name of its own yet, and a folder that was missing and is being filled
-        half_made = Path(path).name.startswith(".bsipatch-repair.") or (
-            was is None and now is not None and now[0] == stat.S_IFDIR | 0o700
-        )
+        # a folder that was missing and is being filled
+        half_made = was is None and now is not None and now[0] == stat.S_IFDIR | 0o700
         if now not in (was, signed) and (succeeded or not half_made):
             return f"{path} is neither as it was nor as it was signed"
     return ""
@@ -175,6 +193,10 @@ def _look(store: Store, event: str = "") -> str:
         return "the history does not end with what is live"
     if event and events[-1].event != event:
         return f"the history ends with {events[-1].event!r}: it has forgotten {event!r}"
+    told = {0, *(number for one in events for number in (one.live, one.was))}
+    strays = {*records.generation_numbers(store.fd)} - told
+    if strays:
+        return f"a generation that nobody knows of, and no move removes: {sorted(strays)}"
     status = store.status()
     if status.unfinished:
         return f"unfinished after recovery: {status.unfinished}"

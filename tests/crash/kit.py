@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,8 @@ class Kit:
     #: the entries of build (a), and what `spoil` makes of them
     sound: Entries
     spoilt: Entries
+    #: called by an act of several operations when the first of them has reported its success
+    report: Callable[[], None] = lambda: None
 
     def name_of(self, tree: Tree) -> str | None:
         """Which build a tree is; None for a mix."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,10 @@ def _run(
     found = Modelled(scenario.name)
     for act in scenario.prepare:
         act(kit, place)
+    reported: list[int] = []
     try:
         with model.Tracer(place) as tracer, watch() as watching:
-            scenario.act(kit, place)
+            scenario.act(replace(kit, report=lambda: reported.append(len(tracer.moments))), place)
     except Exception as error:  # the bug keeps the operation from succeeding at all
         found.broke = f"{type(error).__name__}: {error}"
         return found
@@ -116,18 +117,23 @@ def _run(
     expect = Expect.of(scenario)
     last = len(tracer.moments) - 1
     model.clear(place)
-    seen: set[tuple[bool, int]] = set()
+    seen: set[tuple[bool, bool, int]] = set()
     states = list(model.pick(tracer.moments, seed))
     # by chance: what a budget leaves out is of every kind, and what fails comes soon
     random.Random(seed).shuffle(states)
     for moment, state in states:
         done = moment == last
-        key = (done, model.reachable(state, tracer.root))
+        key = (
+            done,
+            bool(reported and moment >= reported[0] - 1),
+            model.reachable(state, tracer.root),
+        )
         if key in seen:
             continue
         seen.add(key)
         model.lay_out(state, tracer.root, place)
-        verdict = judge(kit, place, expect, succeeded=done, use=len(seen) % 8 == 0)
+        midway = done or bool(reported and moment >= reported[0] - 1)
+        verdict = judge(kit, place, expect, succeeded=done, use=len(seen) % 8 == 0, midway=midway)
         model.clear(place)
         found.states += 1
         found.after_success += done

@@ -41,7 +41,7 @@ class Call:
     """One sync or rename of an operation: `place` counts calls of its kind from 0.
 
     line    the statement that makes it, in words that outlast other changes to its file; place -1
-            stands for all calls of that statement
+            stands for all calls of that statement, place -3 for all of its module
     target  what is synced, "" for renames; place -2 stands for all syncs of it
     """
 
@@ -57,6 +57,8 @@ class Call:
             return f"every {self.kind} at {self.line} {what}"
         if self.place == -2:
             return f"every {self.kind} of {self.target} {what}"
+        if self.place == -3:
+            return f"every {self.kind} in {self.line}.py {what}"
         return f"{self.kind} {self.place + 1} {what} ({self.site})"
 
     def hits(self, other: Call) -> bool:
@@ -65,14 +67,27 @@ class Call:
             return False
         if self.place == -1:
             return self.line == other.line
+        if self.place == -3:
+            return self.line == _module(other)
         return self.target == other.target if self.place == -2 else self.place == other.place
 
 
 def groups(calls: Iterable[Call]) -> list[Call]:
-    """One bug for each statement that syncs or renames, and one for each thing that is synced."""
-    at = {replace(call, place=-1, site="", target="") for call in calls}
-    of = {replace(call, place=-2, site="", line="") for call in calls if call.target}
-    return sorted(at | of, key=str)
+    """One bug for each statement that syncs or renames, and one for each thing that is synced.
+
+    And one for each module in which several statements sync: what covers one of them may be
+    another.
+    """
+    known = list(calls)
+    at = {replace(call, place=-1, site="", target="") for call in known}
+    of = {replace(call, place=-2, site="", line="") for call in known if call.target}
+    syncs = [_module(bug) for bug in at if bug.kind == "sync"]
+    within = {Call("sync", -3, name) for name in syncs if syncs.count(name) > 1}
+    return sorted(at | of | within, key=str)
+
+
+def _module(call: Call) -> str:
+    return call.line.partition(".")[0]
 
 
 class Watch:

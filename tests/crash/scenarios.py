@@ -10,10 +10,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from bsipatch.errors import HealthError
-from bsipatch.store import boot_begin, boot_mark, boot_ok, check, live, moving, recover, trial
+from bsipatch.store import (
+    boot_begin,
+    boot_mark,
+    boot_ok,
+    check,
+    live,
+    moving,
+    recover,
+    repairing,
+    trial,
+)
 from tests.support.stores import NOW, new_store
 
 from .kit import Kit, group_of, opened, spoil
@@ -37,6 +46,8 @@ class Scenario:
     mends    the live tree is spoilt before, and is repaired
     live_mode of a store that has a live path of its own
     told     events that stand in the history before and stay
+    midway   the event of the first of two operations, once that has reported its success
+    trial    how the trial stands after, "2 begun": tries and phase
     modelled whether model.py knows what it does; it knows no extended attributes, and no
              rename from one directory to another that is one step in both
     share    of the states that are asked for
@@ -52,6 +63,8 @@ class Scenario:
     mends: bool = False
     live_mode: str = ""
     told: tuple[str, ...] = ()
+    midway: str = ""
+    trial: str = ""
     modelled: bool = True
     share: float = 1.0
 
@@ -80,6 +93,22 @@ def _collect(kit: Kit, place: Path) -> None:
             raise AssertionError("nothing was there to collect")
 
 
+def _revert_and_apply(kit: Kit, place: Path) -> None:
+    _revert(kit, place)
+    kit.report()
+    kit.apply(place, "c")
+
+
+def _boot_begin(kit: Kit, place: Path) -> None:
+    with opened(place) as store:
+        boot_begin(store, boot_id="start 1")
+
+
+def _boot_mark(kit: Kit, place: Path) -> None:
+    with opened(place) as store:
+        boot_mark(store, "running", boot_id="start 1")
+
+
 def _begin(boot: str) -> Act:
     def act(kit: Kit, place: Path) -> None:
         with opened(place) as store:
@@ -103,13 +132,13 @@ def _fail_health(kit: Kit, place: Path) -> None:
     raise AssertionError("the check did not fail")
 
 
-def _cut_off(act: Act, module: ModuleType, function: str) -> Act:
+def _cut_off(act: Act, owner: object, function: str) -> Act:
     """`act` in a process that is gone when it gets to `function`."""
 
     def cut(kit: Kit, place: Path) -> None:
         child = os.fork()
         if child == 0:
-            setattr(module, function, lambda *_, **__: os._exit(9))
+            setattr(owner, function, lambda *_, **__: os._exit(9))
             try:
                 act(kit, place)
             finally:
@@ -148,6 +177,11 @@ def _repair(kit: Kit, place: Path) -> None:
         report = check(store, repair=True, sources=[kit.updates["a"]])
     if not (report.sound and len(report.repaired) > 5):
         raise AssertionError(f"not repaired: {report.drift}")
+
+
+def _recover_and_repair(kit: Kit, place: Path) -> None:
+    _recover(kit, place)
+    _repair(kit, place)
 
 
 def _init_exchange(kit: Kit, place: Path) -> None:
@@ -197,6 +231,12 @@ SCENARIOS = {
         Scenario("revert", _TWO, _revert, "b", "a", "revert"),
         Scenario("remove", _TWO, _remove, "b", "", "revert"),
         Scenario(
+            "revert-apply",
+            *(_TWO, _revert_and_apply, "b", "c", "apply"),
+            between=("a",),
+            midway="revert",
+        ),
+        Scenario(
             "reapply",
             *((_init, _apply("a"), _revert), _apply("a"), "", "a", "apply"),
             told=("init", "apply", "revert"),
@@ -209,8 +249,9 @@ SCENARIOS = {
             "a",
             "gc",
         ),
-        Scenario("trial", (_init,), _apply("restart"), "", "a", "apply"),
-        Scenario("boot-begin", _TRIAL, _begin("start 1"), "a", "a", ""),
+        Scenario("trial", (_init,), _apply("restart"), "", "a", "apply", trial="3 applied"),
+        Scenario("boot-begin", _TRIAL, _boot_begin, "a", "a", "", trial="2 begun"),
+        Scenario("boot-mark", (*_TRIAL, _boot_begin), _boot_mark, "a", "a", "", trial="2 running"),
         Scenario("boot-ok", (*_TRIAL, _begin("start 1")), _boot_ok, "a", "a", "good"),
         Scenario("boot-back", (*_TRIAL, *map(_begin, "123")), _begin("4"), "a", "", "gave-up"),
         Scenario("unhealthy", (_init,), _fail_health, "", "", "unhealthy", ("a",)),
@@ -236,26 +277,34 @@ SCENARIOS = {
             mends=True,
             share=0.5,
         ),
+        Scenario(
+            "recover-repair",
+            (
+                *(_init_copy, _apply("a", strategy="copy"), _spoil),
+                _cut_off(_repair, repairing._Repairer, "_put"),
+            ),
+            _recover_and_repair,
+            *("a", "a", "repair"),
+            mends=True,
+            share=0.5,
+        ),
         Scenario("link-init", (), _init_link, NOTHING, "", "init", live_mode="symlink", share=0.5),
         Scenario(
             "exchange-init",
             *((), _init_exchange, NOTHING, "", "init"),
             live_mode="exchange",
-            modelled=False,
             share=0.5,
         ),
         Scenario(
             "exchange-apply",
             *((_init_exchange,), _apply("a"), "", "a", "apply"),
             live_mode="exchange",
-            modelled=False,
             share=0.5,
         ),
         Scenario(
             "exchange-revert",
             *((_init_exchange, _apply("a")), _revert, "a", "", "revert"),
             live_mode="exchange",
-            modelled=False,
             share=0.5,
         ),
         Scenario("group-adopt", (_make_two,), _adopt, "&", "&", "", share=0.3),

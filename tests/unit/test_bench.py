@@ -192,6 +192,16 @@ def test_a_spent_budget_ends_diffs_but_not_applies(tmp_path: Path, blank: result
     assert len(blank.select("apply", "new.bin")) == 3
 
 
+def test_a_pair_that_is_there_is_not_measured_again(tmp_path: Path, blank: results.Results) -> None:
+    old, new = files(tmp_path)
+    kept: list[int] = []
+    plan = pairs.Plan(repeat=1, work=tmp_path, tasks=("diff",), keep=lambda: kept.append(1))
+    one = fake("one", 'cp "$1" "$2"')
+    for _ in range(2):
+        pairs.run_pair(pairs.describe(old, new), old, new, [one], plan, blank)
+    assert len(blank.runs) == len(blank.pairs) == len(kept) == 1
+
+
 def test_a_tiny_pair_from_end_to_end(tmp_path: Path) -> None:
     old, new = files(tmp_path)
     chosen = tuple(one for one in CONTENDERS if (one.ours or one.module) and not one.missing())

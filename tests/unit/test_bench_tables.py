@@ -6,11 +6,13 @@ import io
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import __main__ as command
 from bench import corpora, documents, public, sizes, synthetic, tasks
 from bench.sizes import Sizes
+from bsipatch.bench import machine
 
 KIB = 1 << 10
 
@@ -190,7 +192,7 @@ def test_growing_contenders_exist() -> None:
 
 
 def test_a_store_from_end_to_end(tmp_path: Path) -> None:
-    from bsipatch.bench import machine, pairs
+    from bsipatch.bench import pairs
 
     for name, text in (("old", b"one" * 900), ("new", b"one" * 899 + b"two")):
         (tmp_path / name).mkdir()
@@ -204,3 +206,19 @@ def test_a_store_from_end_to_end(tmp_path: Path) -> None:
         "build", "init", "stage", "activate", "revert", "revert command", "start",
     }  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"old", "new"}
+
+
+def test_a_stopped_run_goes_on_where_nothing_else_differs(tmp_path: Path) -> None:
+    fresh = machine.begin((), tmp_path)
+    left = msgspec.structs.replace(fresh, date="earlier")
+    path = tmp_path / "run.json"
+    left.save(path)
+    assert command.resumed(path, fresh) == left
+    with pytest.raises(ValueError, match="commit"):
+        command.resumed(path, msgspec.structs.replace(fresh, commit="another"))
+
+
+def test_the_command_line_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "--resume" in capsys.readouterr().out

@@ -125,3 +125,23 @@ def test_lzma_container_formats_are_refused() -> None:
 def test_size_rules(plain_len: int, dictionary: int, window_log: int) -> None:
     assert _codecs.lzma_dict_size(plain_len) == dictionary
     assert _codecs.zstd_window_log(plain_len) == window_log
+
+
+@pytest.mark.parametrize(("modelled", "tried"), [(60_000, False), (400_000, True)])
+def test_long_streams_are_tried_thoroughly_only_where_that_may_pay(
+    monkeypatch: pytest.MonkeyPatch, modelled: int, tried: bool
+) -> None:
+    """A quick coding of 300,000 random nibbles has about 150,000 bytes."""
+    plain = bytes(random.Random(4).choices(range(16), k=300_000))
+    levels: list[int] = []
+    real = _codecs.encode_zstd
+
+    def watched(data: Any, level: int) -> bytes:
+        levels.append(level)
+        return real(data, level)
+
+    monkeypatch.setattr(_codecs, "encode_zstd", watched)
+    one = SimpleNamespace(data=memoryview(plain), plain_len=len(plain), modelled_len=modelled)
+    (choice,) = _codecs._generic_choices([one], _codecs.EFFORTS["balanced"], 1, None)  # type: ignore[list-item]
+    assert (17 in levels) == tried
+    assert (choice.codec == Codec.ZSTD) == tried

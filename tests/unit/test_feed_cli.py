@@ -266,7 +266,7 @@ def test_check_tells_what_is_wrong(cli: Cli, folder: Path) -> None:
     payload.write_bytes(payload.read_bytes()[:-1])
     ended = cli("check", code=80)
     assert "not the one that is offered" in ended.out
-    assert "1 findings" in ended.err
+    assert "1 finding," in ended.err
     assert cli("check", "--json", code=80).told["error"] == "feed"
 
 

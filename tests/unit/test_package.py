@@ -136,6 +136,13 @@ def test_the_manifest_is_not_parsed_before_its_signature_is_verified(
             Package.open(io.BytesIO(data), verifier(policy(1)))
 
 
+def test_a_refused_signature_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "u.bsi").write_bytes(make_update())
+    with pytest.raises(SignatureError) as caught:
+        Package.open(tmp_path / "u.bsi", verifier(policy(1)))
+    assert caught.value.file == str(tmp_path / "u.bsi")
+
+
 def test_what_is_signed_but_no_manifest_is_refused() -> None:
     with pytest.raises(ManifestError):
         Package.open(io.BytesIO(pack(b"{}", [])), verifier())

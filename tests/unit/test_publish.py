@@ -153,7 +153,8 @@ def test_a_release_file_must_be_one(tmp_path: Path) -> None:
         publish.load_release(tmp_path / "missing")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_bytes(b"#" * (2 << 20))
-    for name in ("binary", "large", "."):
+    os.mkfifo(tmp_path / "fifo")  # that nobody writes to: nothing may wait for it
+    for name in ("binary", "large", ".", "fifo"):
         with pytest.raises(ConfigError):
             publish.load_release(tmp_path / name)
 
@@ -305,6 +306,16 @@ def test_a_build_turns_one_tree_into_the_other(trees: tuple[Path, Path], tmp_pat
     assert report.ratio > 0
     assert report.warnings == ()
     assert {f.kind for f in report.files} <= {"patch", "zstd", "plain"}
+
+
+@needs_core
+def test_an_update_never_lies_within_its_trees(trees: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(trees[1])
+    for folder in (*trees, trees[0] / "deeper", tmp_path / "link"):
+        with pytest.raises(UsageError, match="within the tree"):
+            publish.build(*trees, RELEASE, [key()], folder / "u.bsi")
+    assert not (trees[0] / "deeper").exists()
+    publish.build(*trees, RELEASE, [key()], trees[0].with_name("beside") / "u.bsi")
 
 
 @needs_core

@@ -12,12 +12,14 @@ import pytest
 from bsipatch import delta, publish
 from bsipatch.errors import MemoryLimitError, UsageError
 from bsipatch.limits import DEFAULT, GIB, MIB
+from bsipatch.manifest import Payload
 from bsipatch.package import Package
 from bsipatch.publish import payloads
 from bsipatch.publish.build import BuildReport
 from bsipatch.publish.plan import plan
 from bsipatch.publish.release import Release
 from bsipatch.publish.similarity import Finder
+from bsipatch.store.stage import patch_budget
 from bsipatch.tree import walk
 from tests.support.rebuild import rebuilt
 from tests.support.trees import Content, File, write_tree
@@ -230,7 +232,8 @@ def test_what_a_budget_did_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
 
     def diff(*args: Any, **named: Any) -> Any:
         budgets.append(named["memory_budget"])
-        return real(*args, **{**named, "profile": "fast", "raw": True})
+        made = real(*args, **{**named, "profile": "fast", "raw": True})
+        return replace(made, short_of_memory=True)
 
     monkeypatch.setattr(delta, "diff", diff)
     data = noise(30_000)
@@ -278,3 +281,69 @@ def test_whole_files_are_compressed_within_the_budget(
 def test_too_small_a_budget_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="memory"):
         built(tmp_path, {"a": b"1"}, {"a": b"2"}, memory=MIB)
+
+
+# --- what the manifest says of memory ---
+
+
+def laborious(folder: Path) -> tuple[Path, Path]:
+    """Two trees of a file whose patch has several streams that are read at the same time."""
+    draw = random.Random(1)
+    old = draw.randbytes(100_000)
+    new = bytearray(old)
+    for at in range(0, len(new), 32):  # pieces that go on matching, with a wrong byte in each
+        new[at] = (new[at] + draw.randrange(1, 3)) % 256
+    literals = bytes(draw.choices(b"etaoin", k=20_000))
+    return (
+        write_tree(folder / "old", {"file": old}),
+        write_tree(folder / "new", {"file": bytes(new[:50_000]) + literals + bytes(new[50_000:])}),
+    )
+
+
+@pytest.mark.parametrize("profile", ["balanced", "max"])
+def test_the_memory_of_a_patch_is_no_matter_of_how_threads_take_turns(
+    tmp_path: Path, profile: str
+) -> None:
+    old, new = (root / "file" for root in laborious(tmp_path))
+    patch = tmp_path / "patch"
+    peaks = [
+        delta.diff(old, new, patch, profile=profile, jobs=jobs).peak_memory
+        for jobs in (1, 2, 4) * 3
+    ]
+    assert len(set(peaks)) == 1
+    # so that threads have something to take turns at
+    assert {"model-own"} == {stream.codec for stream in delta.inspect(patch).streams}
+
+
+def test_the_same_trees_give_the_same_update_whatever_the_jobs(tmp_path: Path) -> None:
+    roots, update = laborious(tmp_path), tmp_path / "u.bsi"
+    made = set()
+    for jobs in (1, 2, 4) * 4:
+        publish.build(*roots, RELEASE, [key()], update, profile="balanced", jobs=jobs)
+        made.add(update.read_bytes())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_what_the_manifest_says_suffices_for_any_number_of_threads(
+    tmp_path: Path, jobs: int
+) -> None:
+    old, new = (root / "file" for root in laborious(tmp_path))
+    patch = tmp_path / "patch"
+    made = delta.diff(old, new, patch, profile="balanced")
+    payload = Payload(
+        kind="patch",
+        offset=0,
+        length=made.patch_size,
+        sha256="",
+        size=made.new_size,
+        decoded=made.plain_bytes,
+        memory=made.peak_memory,
+    )
+    scarce = replace(DEFAULT, thread_memory=MIB // 4)
+    limits = replace(scarce, memory_budget=patch_budget(payload, jobs, scarce))
+    for _ in range(8):
+        delta.patch(old, patch, tmp_path / "out", jobs=jobs, limits=limits)
+    below = replace(limits, memory_budget=made.peak_memory - 1)
+    with pytest.raises(MemoryLimitError):
+        delta.patch(old, patch, tmp_path / "out", jobs=jobs, limits=below)

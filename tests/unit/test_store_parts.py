@@ -271,6 +271,16 @@ def test_place_follows_no_link(tmp_path: Path, folder: int) -> None:
         snapshot.place("copy", folder, "old", folder, "new", private=True)
 
 
+def test_choose_tries_nothing_where_the_base_is_a_subvolume(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = snapshot.btrfs.Subvolume("00", 1, 1)
+    monkeypatch.setattr(snapshot.btrfs, "describe", lambda fd: known)
+    monkeypatch.setattr(snapshot, "probe", lambda fd: pytest.fail("a subvolume was made"))
+    for wanted, chosen in (("auto", "snapshot"), ("reflink", "reflink"), ("copy", "copy")):
+        assert snapshot.choose(wanted, folder, base=folder) == chosen
+
+
 def test_choose_refuses_what_the_file_system_cannot_do(
     folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from bsipatch.store import (
     applying,
     check,
     durable,
+    filling,
     live,
     records,
     snapshot,
@@ -41,12 +42,13 @@ from tests.support.updates import key, make_update
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (applying, "make_durable"),
-        (applying, "check_result"),
-        (applying.Stage, "build"),
+        (filling, "make_durable"),
+        (filling, "check_result"),
+        (filling.Stage, "build"),
         (durable, "rename_new"),
         (live, "flip"),
         (snapshot, "place"),
+        (snapshot, "try_link"),
     ],
 )
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "disk"), KeyboardInterrupt()], ids=repr)

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from bsipatch.errors import NotFoundError, SignatureError
-from bsipatch.store import CheckReport, Store, apply, check, sourcing
+from bsipatch.store import (
+    CheckReport,
+    Store,
+    apply,
+    check,
+    durable,
+    records,
+    recover,
+    repairing,
+    sourcing,
+)
 from bsipatch.tree import block_digests, digest_of_blocks, verity_digest_fd, walk
 from tests.support.stores import NOW, base, clean, live_tree, new_store, store, update, written
 from tests.support.trees import NEW_FRAMEWORK, OLD_FRAMEWORK, tree_of, write_tree
@@ -271,6 +281,79 @@ def test_a_file_that_cannot_be_read_is_one_finding(
     assert (drift.generation, drift.path) == (1, SAME)
     assert "Input/output error" in drift.reason
     assert only(check(two, repair=True))[:3] == (1, SAME, "generation 0")
+
+
+def cut_off(store: Store, owner: object, function: str) -> None:
+    """A repair in a process that is gone when it gets to this function."""
+    child = os.fork()
+    if child == 0:
+        setattr(owner, function, lambda *_, **__: os._exit(9))
+        try:
+            check(store, repair=True)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def temporary(store: Store) -> list[str]:
+    return [p.name for p in store.root.rglob(".bsipatch-repair.*")]
+
+
+def test_recover_removes_what_a_repair_that_was_cut_off_left(two: Store) -> None:
+    rot(two.tree_path(0) / SAME)
+    cut_off(two, repairing._Repairer, "_put")
+    assert len(temporary(two)) == 1
+    assert two.status().unfinished == (records.REPAIRING,)
+    (told,) = recover(two).done
+    assert told.startswith("removed generations/0/tree/Versions/A/Resources/.bsipatch-repair.")
+    assert temporary(two) == []
+    assert recover(two).done == ()
+    clean(two)
+    assert check(two, repair=True).sound
+
+
+def test_recover_removes_a_folder_that_a_repair_was_about_to_remove(two: Store) -> None:
+    path = two.live_path / SAME
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+    (path / "below/file").write_bytes(b"x")
+    (path / "below").chmod(0o500)
+    cut_off(two, durable, "remove_tree")
+    assert len(temporary(two)) == 1  # the folder, which was exchanged with the sound file
+    assert len(recover(two).done) == 1
+    assert temporary(two) == []
+    sound(two)
+
+
+def test_a_repair_that_fails_leaves_nothing(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (two.live_path / SAME).chmod(0o600)
+    rot(two.tree_path(0) / SAME)
+    monkeypatch.setattr(repairing._Repairer, "_put", failing)
+    with pytest.raises(KeyboardInterrupt):
+        check(two, repair=True)
+    monkeypatch.undo()
+    assert temporary(two) == []
+    assert two.status().unfinished == ()
+
+
+def test_a_clean_store_has_no_tree_looked_through(
+    two: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bsipatch.store import sweeping
+
+    monkeypatch.setattr(sweeping, "_sweep", lambda *_: pytest.fail("looked into a tree"))
+    assert recover(two).done == ()
+
+
+def test_a_damaged_note_of_a_repair_means_every_generation(two: Store) -> None:
+    (two.root / records.REPAIRING).write_bytes(b"{")
+    for number in (0, 1):
+        (two.tree_path(number) / ".bsipatch-repair.0.tmp").write_bytes(b"x")
+    assert len(recover(two).done) == 2
+    assert temporary(two) == []
 
 
 def test_the_digest_of_blocks_is_that_of_the_file(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ def payload(memory: int) -> Payload:
     )
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 16])
-def test_every_thread_has_room_beside_what_the_manifest_says(jobs: int) -> None:
-    declared = 5 << 20
-    assert patch_budget(payload(declared), jobs, DEFAULT) == declared + jobs * DEFAULT.thread_memory
+@pytest.mark.parametrize(("jobs", "at_once"), [(0, 1), (1, 1), (2, 2), (3, 3), (16, 3)])
+def test_every_thread_has_room_beside_what_the_manifest_says(jobs: int, at_once: int) -> None:
+    declared, making = 5 << 20, max(jobs, 1) + 1
+    budget = patch_budget(payload(declared), jobs, DEFAULT)
+    assert budget == at_once * declared + making * DEFAULT.thread_memory
 
 
 def test_a_manifest_that_says_nothing() -> None:

@@ -27,7 +27,8 @@ class Plan:
     """How to measure.
 
     budget: seconds; once a contender's diffs of one pair have taken longer, it makes no
-    more of them there (its applies go on with the patch it has).
+    more of them there (its applies go on with the patch it has).  keep: called whenever a
+    pair is done.
     """
 
     repeat: int = 3
@@ -37,6 +38,7 @@ class Plan:
     uncapped: bool = False
     work: Path = Path()
     say: Callable[[str], None] = field(default=lambda words: None)
+    keep: Callable[[], None] = field(default=lambda: None)
 
 
 def describe(old: Path, new: Path, *, name: str | None = None, kind: str | None = None) -> Pair:
@@ -83,11 +85,13 @@ def run_pair(
     plan: Plan,
     results: Results,
 ) -> None:
-    """Adds the pair and its runs to the results.
+    """Adds the pair and its runs to the results, unless they hold it already.
 
     In every repetition each contender has its turn, beginning with another one each
     time, so that what else the machine does hits all of them.
     """
+    if results.has(pair.name):
+        return
     results.pairs.append(pair)
     for jobs in plan.jobs:
         turns = [_Turn(one, pair, old, new, jobs, plan, results) for one in contenders]
@@ -100,6 +104,7 @@ def run_pair(
                 _limit(pair, old, repeat, plan, results)
         for turn in turns:
             turn.clean()
+    plan.keep()
 
 
 class _Turn:

@@ -102,6 +102,10 @@ class Results(msgspec.Struct, kw_only=True):
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
         temporary.replace(path)
 
+    def has(self, pair: str) -> bool:
+        """Whether a pair was measured, by its name."""
+        return any(one.name == pair for one in self.pairs)
+
     def program(self, name: str) -> Program:
         """A contender by name."""
         return next(one for one in self.contenders if one.name == name)

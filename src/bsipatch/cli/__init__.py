@@ -7,6 +7,7 @@ command does not pay for the others.
 from __future__ import annotations
 
 import gc as garbage  # the name gc is that of a command's module here
+import io
 import sys
 
 __all__ = ["main"]
@@ -23,6 +24,9 @@ def main(argv: list[str] | None = None) -> None:
         _until_ready()
         # Loading modules makes many objects and no garbage: looking for it costs a tenth.
         garbage.set_threshold(50_000)
+        # A name that is no text is shown as its bytes; it ends nothing.
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else argv
     if arguments in (["--version"], ["-V"]):
         from .. import __version__

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import MissingDependencyError, UsageError
 from . import _config, _quick
 
 if TYPE_CHECKING:
@@ -62,6 +62,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 #: those of COMMANDS that are packages with a COMMANDS (name -> module) and a HELP of their own
 GROUPS = frozenset({"feed", "fleet"})
+
+#: package that a command may find missing -> the extra that brings it
+EXTRAS = {
+    "bsdiff4": "interop",
+    "obstore": "feed",
+    "securesystemslib": "feed",
+    "starlette": "settings",
+    "tuf": "feed",
+    "urllib3": "feed",
+    "uvicorn": "settings",
+}
 
 _EPILOG = (
     "Options can also come from BSIPATCH_STORE and from a config file "
@@ -164,6 +175,8 @@ def _usage(error: Exception) -> Exception:
     if type(error).__name__ == "NoArgsIsHelpError":
         return UsageError("name a command", hint="`bsipatch --help` lists them.")
     told = getattr(error, "format_message", None)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error)
     if told is None:
         if type(error).__name__ == "Abort":
             return KeyboardInterrupt()  # type: ignore[return-value]
@@ -171,3 +184,14 @@ def _usage(error: Exception) -> Exception:
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", None) or "bsipatch"
     return UsageError(" ".join(told().split()).rstrip("."), hint=f"See `{command} --help`.")
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """What is not there and can be installed as an error that says so."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return error
+    return MissingDependencyError(
+        f"this command needs {package}", hint=f"pip install 'bsipatch[{extra}]'"
+    )

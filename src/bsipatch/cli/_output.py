@@ -19,21 +19,39 @@ if TYPE_CHECKING:
 _DELAY = 1.0
 _INTERVAL = 0.1
 
+#: what moves a terminal's cursor, or turns the order of what follows around -> what is shown
+_ESCAPES = {
+    **{c: f"\\x{c:02x}" for c in (*range(9), *range(11, 32), *range(127, 160))},
+    **{c: f"\\u{c:04x}" for c in (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F))},
+    **{c: f"\\u{c:04x}" for c in range(0x2066, 0x206A)},
+}
+
+
+def printable(text: str) -> str:
+    """`text` without what a name, a reason or a feed could do to the terminal it is shown on."""
+    return text.translate(_ESCAPES)
+
 
 def emit(json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Prints `facts` as one JSON object, or `lines` as they are."""
     if json:
         import json as json_module
 
-        print(json_module.dumps({"ok": True, **facts}, sort_keys=True, ensure_ascii=False))
+        plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+        print(json_module.dumps({"ok": True, **facts}, sort_keys=True, ensure_ascii=plain))
         return
     for line in lines:
-        print(line)
+        print(printable(line))
+
+
+def number(count: int, noun: str) -> str:
+    """ "1 offer", "5 offers"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: int) -> str:
     """Bytes for people: "12,093,800 bytes (11.5 MiB)"."""
-    exact = f"{count:,} byte{'' if count == 1 else 's'}"
+    exact = number(count, "byte")
     return exact if count < 1024 else f"{exact} ({short_size(count)})"
 
 

@@ -132,4 +132,7 @@ def say_error(facts: dict[str, Any], json: bool, *, text: str | None = None) -> 
     if json:
         print(json_module.dumps(facts | {"ok": False}, sort_keys=True, default=str), flush=True)
     else:
-        print(f"bsipatch: {text or facts['message']}", file=sys.stderr, flush=True)
+        from ._output import printable
+
+        said = printable(text or facts["message"])
+        print(f"bsipatch: {said}", file=sys.stderr, flush=True)

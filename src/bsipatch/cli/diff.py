@@ -76,6 +76,7 @@ def command(
             "format": format.value,
             "profile": made.profile,
             "raw": made.raw,
+            "short_of_memory": made.short_of_memory,
             "old_size": made.old_size,
             "new_size": made.new_size,
             "patch_size": made.patch_size,
@@ -93,7 +94,7 @@ def command(
             ("Time", _output.seconds(facts["seconds"]) if "seconds" in facts else ""),
         ]
     )
-    if facts.get("profile", profile.value) != profile.value or facts.get("raw"):
+    if facts.get("short_of_memory"):
         way = "the bytes alone" if facts["raw"] else f"profile {facts['profile']}"
         lines.append(f"note: made with {way}, for want of memory; --memory allows more")
     _output.emit(json, {"patch": str(out), **facts}, lines)

@@ -111,6 +111,7 @@ def _diff(
         made, way = _cheapest_needed(
             ways(wanted, raw, threads, memory_budget), old, new, memory_budget, progress, checks
         )
+        short_of_memory = (way.profile, way.raw) != (wanted, raw)
         plain = replace(way, raw=True)
         if wanted is Profile.MAX and not way.raw and _plain_may_win(made, old, new):
             other = _make(old, new, plain, memory_budget, progress, checks)
@@ -129,6 +130,7 @@ def _diff(
         seconds=time.monotonic() - started,
         profile=way.profile.value,
         raw=way.raw,
+        short_of_memory=short_of_memory,
     )
 
 
@@ -213,6 +215,9 @@ def _verify(
 ) -> tuple[int, int]:
     """Applies the patch just made and compares; gives plain_bytes and peak memory.
 
+    The streams are read by one thread: only then is what they take at most a fact about the
+    patch, and not about how threads took turns.  Windows take buffers alone, and are made by all.
+
     Raises: InternalError when anything is off: the patch must never be seen.
     """
     from bsipatch._core import Patch
@@ -224,7 +229,8 @@ def _verify(
                 info = handle.info
                 if info.new_size != len(expected):
                     raise InternalError("the patch names another size")
-                decoded = prepare(handle, old, jobs, unlimited, progress)
+                decoded = prepare(handle, old, 1, unlimited, progress)
+                peak = handle.peak_memory + decoded
                 gaps = handle.fills()
 
                 def compare(offset: int, view: memoryview) -> None:
@@ -241,6 +247,6 @@ def _verify(
                         raise InternalError("the patch made another file", offset=offset)
 
                 rebuild(handle, jobs, unlimited, compare, compare_fill, progress, "verify")
-                return info.plain_bytes, handle.peak_memory + decoded
+                return info.plain_bytes, peak
         except (FormatError, MismatchError, UsageError) as error:
             raise InternalError(f"the patch just made does not apply: {error.message}") from error

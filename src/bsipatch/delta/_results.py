@@ -54,10 +54,13 @@ class DiffResult:
     old_sha256: str
     new_sha256: str
     plain_bytes: int  #: exact sum of the decoded streams, for Limits.max_plain
-    peak_memory: int  #: bytes that applying it took beside the window buffers
+    peak_memory: int  #: bytes that applying it by one thread takes beside the windows' buffers
     seconds: float
     profile: str = ""  #: what the patch was made with: a memory budget may ask for less than wanted
-    raw: bool = False  #: made without looking for structure: asked for, or for want of memory
+    raw: bool = False  #: made without looking for structure: asked for, smaller, or cheaper
+    short_of_memory: bool = (
+        False  #: made with less effort than wanted, as the budget did not allow it
+    )
 
     @property
     def ratio(self) -> float:

@@ -9,7 +9,7 @@ from bsipatch.errors import CorruptError, LimitError, ManifestError, VersionErro
 from bsipatch.limits import DEFAULT, Limits
 from bsipatch.manifest.health import check_health
 from bsipatch.manifest.model import FORMAT, Action, Manifest, Payload
-from bsipatch.tree import State, Tree, check_path, check_tree
+from bsipatch.tree import Entry, State, Tree, check_path, check_tree
 
 __all__ = ["check_release_field", "validate", "written_bytes"]
 
@@ -183,12 +183,20 @@ def _check_trees(manifest: Manifest, limits: Limits) -> None:
         check_path(path, limits=limits)
     if any(a.encode() >= b.encode() for a, b in itertools.pairwise(paths)):
         raise ManifestError("the actions are out of order, or a path has two")
+    # what stays is one entry of both trees, and looked at once
+    old = {a.path: a.old.at(a.path) for a in manifest.actions if a.old is not None}
+    new = [
+        old[a.path] if a.do == "keep" else a.result.at(a.path)
+        for a in manifest.actions
+        if a.result is not None
+    ]
+    passed: dict[str, Entry] = {}
     for name, entries, digest in (
-        ("baseline", list(manifest.old_entries()), manifest.old_digest),
-        ("result", list(manifest.new_entries()), manifest.result_digest),
+        ("baseline", list(old.values()), manifest.old_digest),
+        ("result", new, manifest.result_digest),
     ):
         try:
-            check_tree(entries, limits=limits)
+            passed = check_tree(entries, limits=limits, paths_passed=True, passed=passed)
         except CorruptError as error:
             raise ManifestError(f"the {name}: {error.detail}", file=error.file) from None
         if not manifest.xattrs and any(entry.xattrs for entry in entries):

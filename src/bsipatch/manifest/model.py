@@ -84,7 +84,8 @@ class Payload(_Struct, frozen=True, kw_only=True):
     sha256    of the payload's bytes in the package, as hex
     size      bytes of the file that it makes
     decoded   patch: sum of its decoded streams in bytes; otherwise the same as size
-    memory    most bytes of memory that decoding it allocates at once, beside windows of the result
+    memory    most bytes that decoding it by one thread allocates at once, beside windows of the
+              result; each further thread may need as much again
     """
 
     kind: Literal["patch", "zstd", "plain"]

@@ -108,11 +108,24 @@ def build(
         raise SignatureError("no key to sign with is given", hint="Name one with --key.")
     if (baseline is None) != (release.stacks_on is None):
         raise UsageError("a baseline tree is given exactly when the release stacks on another")
+    _check_beside(Path(output), [Path(tree) for tree in (base, new, baseline) if tree is not None])
     builder = _Builder(Path(base), Path(new), release, signers, Path(output), profile, limits)
     builder.threads = job_count(jobs, limits.max_jobs)
     builder.memory = memory
     builder.report_progress = progress
     return builder.run(None if baseline is None else Path(baseline))
+
+
+def _check_beside(output: Path, trees: Sequence[Path]) -> None:
+    """What is written within a tree would be a file of it, at the latest in the next build."""
+    folder = output.parent.resolve()
+    for tree in trees:
+        if folder.is_relative_to(tree.resolve()):
+            raise UsageError(
+                f"the update would lie within the tree {tree}",
+                file=output,
+                hint="Write it to another folder.",
+            )
 
 
 class _Builder:

@@ -138,7 +138,7 @@ def make(
             decoded=result.plain_bytes,
             memory=_whole_mib(result.peak_memory),
         )
-        best = _Patch(payload, file, source, _way(profile, result))
+        best = _Patch(payload, file, source, _way(result))
     whole = _smaller(job, new_file, scratch, best, profile, limits, memory)
     _check_unchanged(new_file, job.new)
     seconds = time.monotonic() - started
@@ -169,8 +169,8 @@ def _beyond(result: delta.DiffResult, limits: Limits) -> bool:
     )
 
 
-def _way(wanted: delta.Profile, result: delta.DiffResult) -> str:
-    if result.profile == wanted and not result.raw:
+def _way(result: delta.DiffResult) -> str:
+    if not result.short_of_memory:
         return ""
     return f"{result.profile}, raw" if result.raw else result.profile
 
@@ -239,7 +239,7 @@ def _full(
 
 
 def _whole_mib(size: int) -> int:
-    # Rounded up: the manifest must not depend on how many threads measured it.
+    # Rounded up: a device's core may hold some kilobytes more than this one, on another processor.
     return -(-size // MIB) * MIB
 
 

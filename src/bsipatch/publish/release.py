@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import os
-import stat
 import time
 import tomllib
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bsipatch import manifest as manifests
-from bsipatch.errors import ConfigError, ManifestError, NotFoundError
+from bsipatch.errors import ConfigError, ManifestError
 from bsipatch.limits import DEFAULT, Limits
 from bsipatch.manifest import Activation, HealthCheck, SecurityItem
+from bsipatch.reading import read_small
 
 __all__ = ["DEFAULT_LIFETIME_DAYS", "Release", "load_release", "parse_release"]
 
@@ -86,17 +86,7 @@ def load_release(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> R
 
     Raises NotFoundError, or ConfigError naming the setting (with a suggestion when it is unknown).
     """
-    try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError("not a regular file", file=path)
-            data = file.read(limits.max_config_file + 1)
-    except FileNotFoundError:
-        raise NotFoundError("no such file", file=path) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from error
-    if len(data) > limits.max_config_file:
-        raise ConfigError("too large", file=path, expected=limits.max_config_file)
+    data = read_small(path, limits.max_config_file, what="release file", refusal=ConfigError)
     try:
         text = data.decode("utf-8")
         table = tomllib.loads(text)

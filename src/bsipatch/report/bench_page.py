@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from importlib import resources
 
 from bsipatch.bench.results import Pair, Program, Results, geometric_mean
 from bsipatch.report import _bench_figures as figs
 from bsipatch.report import _bench_tables as tables
 from bsipatch.report._bench_figures import Figure
 from bsipatch.report._bench_words import count, per_mb, seconds, share, size, times
+from bsipatch.report._page import page
 from bsipatch.report._plots import Point, Row, Series, dots, plot
 
 #: pairs with a plot of their own, and pairs in a dot plot, the largest first
@@ -50,16 +50,15 @@ def render(results: Results) -> str:
         "processes. Private memory is what no file backs: anonymous pages, and "
         "those swapped out."
     )
-    page = (resources.files(__package__) / "bench.html").read_text("utf-8")
-    for key, value in {
-        "title": "bsipatch bench",
-        "heading": _heading(results, files),
-        "subtitle": escape(subtitle),
-        "footer": escape(footer),
-        "body": "\n".join(part for part in parts if part),
-    }.items():
-        page = page.replace("{{" + key + "}}", value, 1)
-    return page
+    return page(
+        "plots",
+        "bench",
+        title="bsipatch bench",
+        heading=_heading(results, files),
+        subtitle=escape(subtitle),
+        footer=escape(footer),
+        body="\n".join(part for part in parts if part),
+    )
 
 
 def _heading(results: Results, files: Sequence[Pair]) -> str:

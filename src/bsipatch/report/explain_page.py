@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
 
 from bsipatch.delta import Explanation, Stretch
 from bsipatch.report import _figures
 from bsipatch.report._figures import HEADER, STREAMS, Line
+from bsipatch.report._page import page
 from bsipatch.report._svg import Box, bar, columns, num, rect, text, treemap
 
 #: class of bytes -> how the legend calls it
@@ -46,16 +46,14 @@ def render(told: Explanation, name: str) -> str:
         "models take for each item; for streams coded otherwise that is an estimate. All parts "
         "add up to the patch's size."
     )
-    page = (resources.files(__package__) / "explain.html").read_text("utf-8")
-    for key, value in {
-        "title": escape(f"{name}: {heading}"),
-        "heading": escape(heading),
-        "subtitle": escape(f"{name}, a patch to a file of {told.new_size:,} bytes{ratio}"),
-        "footer": escape(footer),
-        "body": "\n".join(parts),
-    }.items():
-        page = page.replace("{{" + key + "}}", value, 1)
-    return page
+    return page(
+        "explain",
+        title=escape(f"{name}: {heading}"),
+        heading=escape(heading),
+        subtitle=escape(f"{name}, a patch to a file of {told.new_size:,} bytes{ratio}"),
+        footer=escape(footer),
+        body="\n".join(parts),
+    )
 
 
 def _section(title: str, explanation: str, *content: str) -> str:

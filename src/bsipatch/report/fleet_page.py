@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
-from importlib import resources
 
 from bsipatch.fleet.analysis import Fleet, UpdateHealth
+from bsipatch.report._bench_words import count
+from bsipatch.report._page import page
 from bsipatch.report._plots import Point, Series, plot
 
 #: updates drawn in full, points of one line, and classes of colours in the page
@@ -55,11 +56,11 @@ def render(fleet: Fleet) -> str:
     if paused:
         heading = f"Fleet report: pause {len(paused)} of {len(fleet.updates)} updates"
     subtitle = (
-        f"{_count(fleet.devices, 'device')} in {_count(fleet.reports, 'report')}, "
+        f"{count(fleet.devices, 'device')} in {count(fleet.reports, 'report')}, "
         f"{_day(fleet.first)} to {_day(fleet.last)}"
     )
     if fleet.refused:
-        subtitle += f"; {_count(fleet.refused, 'line')} that were no reports were left out"
+        subtitle += f"; {count(fleet.refused, 'line')} that were no reports were left out"
     footer = (
         "Counted are devices that send reports, each by its newest one; those that send none are "
         "in no figure. Times are whole hours. Reports are not signed by known keys: whoever can "
@@ -69,17 +70,16 @@ def render(fleet: Fleet) -> str:
     body += [_update(one) for one in fleet.updates[:_MOST_UPDATES]]
     if len(fleet.updates) > _MOST_UPDATES:
         rest = len(fleet.updates) - _MOST_UPDATES
-        body.append(f"<p>{_count(rest, 'older update')} left out.</p>")
-    page = (resources.files(__package__) / "fleet.html").read_text("utf-8")
-    for key, value in {
-        "title": escape(heading),
-        "heading": escape(heading),
-        "subtitle": escape(subtitle),
-        "footer": escape(footer),
-        "body": "\n".join(part for part in body if part),
-    }.items():
-        page = page.replace("{{" + key + "}}", value, 1)
-    return page
+        body.append(f"<p>{count(rest, 'older update')} left out.</p>")
+    return page(
+        "plots",
+        "fleet",
+        title=escape(heading),
+        heading=escape(heading),
+        subtitle=escape(subtitle),
+        footer=escape(footer),
+        body="\n".join(part for part in body if part),
+    )
 
 
 def _section(title: str, explanation: str, *content: str) -> str:
@@ -221,10 +221,6 @@ def _short(update: str) -> str:
     """An update's name without the digits of its digest, for the end of a line."""
     name = update.rpartition("-")[0] or update
     return name if len(name) <= 20 else name[:19] + "…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _day(moment: int) -> str:

@@ -10,21 +10,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from ..errors import (
     BsipatchError,
     CancelledError,
     HealthError,
     MagicError,
     NotFoundError,
-    StoreDamagedError,
 )
 from ..package import Package
 from . import (
     bars,
     boot,
-    btrfs,
     collecting,
     durable,
     eligibility,
@@ -37,14 +33,12 @@ from . import (
     trial,
     trials,
 )
-from .beneath import Beneath, open_folder
+from .beneath import open_folder
+from .filling import fill, tree_of
 from .generations import discard
 from .health import Result
-from .readback import check_result, make_durable
 from .records import Generation, Pending, Trial
-from .stage import Stage
 from .store import Store
-from .witness import Notes, Witness
 from .work import Work
 
 
@@ -347,11 +341,10 @@ class Applying:
         store, manifest = self._store, self._manifest
         shown = str(store.tree_path(base))
         with durable.system_calls("looking at the base", shown):
-            with _tree_of(store, records.generation_name(base)) as tree:
-                chosen = snapshot.choose(strategy, store.fd)
-                # What a snapshot takes over is looked at once, in the new tree.
-                at_once = chosen == "snapshot" and btrfs.is_root(tree.fd)
-                read = eligibility.entries_read(manifest, untouched=not at_once)
+            with tree_of(store, records.generation_name(base)) as tree:
+                chosen = snapshot.choose(strategy, store.fd, base=tree.fd)
+                # What stays as it is is looked at once, in the new tree.
+                read = eligibility.entries_read(manifest, untouched=False)
                 eligibility.check_drift(tree, read, shown)
             needed, inodes = eligibility.room(manifest, chosen)
             eligibility.check_space(store.fd, needed, inodes, store.limits, store.file)
@@ -369,15 +362,23 @@ class Applying:
             generations = open_folder(store.fd, records.GENERATIONS)
         try:
             with durable.system_calls("staging", store.file):
-                moving.write(store.fd, pending)
+                # A stage is cleared away by its name: the record has to last from the rename on.
+                moving.write(store.fd, pending, sync=False)
                 os.mkdir(name + records.STAGE_SUFFIX, 0o700, dir_fd=generations)
-                self._fill(planned, per_file_sync)
+                everything = fill(
+                    store,
+                    self._package,
+                    planned.generation,
+                    self._work,
+                    on_trial=pending.trial is not None,
+                    per_file_sync=per_file_sync,
+                )
                 self._work.check()
-                ready = msgspec.structs.replace(pending, state="ready")
-                moving.write(store.fd, ready)
+                if not everything:
+                    durable.sync_fd(store.fd)
                 durable.rename_new(name + records.STAGE_SUFFIX, name, dir_fd=generations)
                 durable.sync_fd(generations)
-                return ready
+                return pending
         except BaseException:
             self.undo(pending)
             raise
@@ -388,57 +389,10 @@ class Applying:
         """Writes down what the flip means. Raises SystemCallError."""
         store = self._store
         with durable.system_calls("writing the history", store.file):
-            moving.settle(store.fd, store.file, store.limits, ready)
-
-    def _fill(self, planned: Planned, per_file_sync: bool) -> None:
-        """Everything of the new generation, durable and verified, in its stage."""
-        store, manifest = self._store, self._manifest
-        generation, base = planned.generation, planned.base
-        place = records.generation_name(generation.number) + records.STAGE_SUFFIX
-        folder = open_folder(store.fd, place)
-        try:
-            base_tree = f"{records.generation_name(base)}/{records.TREE}"
-            snapshot.start_tree(
-                generation.strategy, folder, records.TREE, base_dir=store.fd, base=base_tree
-            )
-            # one sync of the whole stage makes these last, together with the tree
-            durable.write_new(records.ENVELOPE, self._package.envelope, dir_fd=folder)
-            durable.write_new(records.GENERATION, records.encode(generation), dir_fd=folder)
-            if planned.pending is not None and planned.pending.trial is not None:
-                durable.write_new(records.UNPROVEN, b"", dir_fd=folder)
-            with (
-                _tree_of(store, records.generation_name(base)) as old,
-                Beneath(records.TREE, dir_fd=folder) as new,
-            ):
-                stage_tree = Stage(
-                    self._package,
-                    old,
-                    new,
-                    folder,
-                    strategy=generation.strategy,
-                    work=self._work,
-                    limits=store.limits,
-                    witness=Witness(
-                        store.fd, base, store.generation(base).tree, xattrs=manifest.xattrs
-                    ),
-                )
-                stage_tree.build()
-                make_durable(folder, per_file=per_file_sync, work=self._work)
-                notes = Notes(stage_tree.known, xattrs=manifest.xattrs)
-                check_result(
-                    manifest,
-                    new,
-                    old,
-                    str(store.tree_path(base)),
-                    work=self._work,
-                    limits=store.limits,
-                    notes=notes,
-                )
-                notes.write(folder, manifest.result_digest)
-            os.fchmod(folder, 0o755)
-            durable.sync_fd(folder)
-        finally:
-            os.close(folder)
+            # The record has lasted since the flip.  A trial must not be lost where a record
+            # that names it is gone: there each name waits for the one before it.
+            on_trial = ready.trial is not None
+            moving.settle(store.fd, store.file, store.limits, ready, sync=on_trial)
 
     def undo(self, pending: Pending) -> None:
         """Best effort: what cannot be removed now is removed by the next writer's recovery."""
@@ -453,14 +407,6 @@ class Applying:
                 os.close(generations)
             discard(store.fd, pending.new)
             moving.abandon(store.fd, pending)
-
-
-def _tree_of(store: Store, place: str) -> Beneath:
-    """The tree in a generation or stage, reached from the store's own descriptor."""
-    try:
-        return Beneath(f"{place}/{records.TREE}", dir_fd=store.fd)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreDamagedError("a generation has no tree", file=str(store.root / place)) from error
 
 
 def open_update(update: str | os.PathLike[str]) -> int:

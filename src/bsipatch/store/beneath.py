@@ -238,8 +238,8 @@ class InOrder:
             self.close()
             self._fd = self._tree.open(head, DIRECTORY)
             self._head = head
-        else:
-            check_path(name)
+        elif name in ("", ".", "..") or "\0" in name:
+            check_path(name)  # says what is wrong with it
         return self._fd, name
 
     @contextlib.contextmanager

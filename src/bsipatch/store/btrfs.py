@@ -11,10 +11,15 @@ import errno
 import os
 import struct
 import sys
+from typing import NamedTuple
 
 _CREATE = 0x5000940E  # BTRFS_IOC_SUBVOL_CREATE
 _DESTROY = 0x5000940F  # BTRFS_IOC_SNAP_DESTROY
 _SNAPSHOT = 0x50009417  # BTRFS_IOC_SNAP_CREATE_V2
+_INFO = 0x81F8943C  # BTRFS_IOC_GET_SUBVOL_INFO, Linux 4.18
+_INFO_SIZE = 504
+#: in that answer: the generation, the UUID, and the transaction of the last change
+_GENERATION, _UUID, _CHANGED = 280, 296, 344
 #: struct btrfs_ioctl_vol_args, and its second version with room for flags
 _ARGS = struct.Struct("=q4088s")
 _ARGS_V2 = struct.Struct("=qQQ32s4040s")
@@ -34,6 +39,37 @@ CANNOT = frozenset(
         errno.EXDEV,
     }
 )
+
+
+class Subvolume(NamedTuple):
+    """What the kernel says of a subvolume, for telling whether anything in it has changed.
+
+    uuid        hex; another one for every subvolume
+    generation  the transaction that last wrote its tree, a snapshot of it included
+    changed     the transaction of the last change in it: of a byte, a name, a mode, a time;
+                no snapshot of it, but also the reading of a file whose access time was renewed
+    """
+
+    uuid: str
+    generation: int
+    changed: int
+
+
+def describe(fd: int) -> Subvolume | None:
+    """The subvolume whose root is open at `fd`; None when it is none, or the kernel is older.
+
+    Raises OSError.
+    """
+    if not is_root(fd):
+        return None
+    answer = bytearray(_INFO_SIZE)
+    if not _ioctl(fd, _INFO, answer):
+        return None
+    return Subvolume(
+        bytes(answer[_UUID : _UUID + 16]).hex(),
+        int.from_bytes(answer[_GENERATION : _GENERATION + 8], "little"),
+        int.from_bytes(answer[_CHANGED : _CHANGED + 8], "little"),
+    )
 
 
 def create(parent: int, name: str) -> bool:
@@ -78,14 +114,16 @@ def _encoded(name: str) -> bytes:
     return data
 
 
-def _ioctl(fd: int, number: int, arguments: bytes) -> bool:
+def _ioctl(fd: int, number: int, arguments: bytes | bytearray) -> bool:
+    """Whether the kernel did it; its answer, where there is one, is in a bytearray given."""
     if sys.platform != "linux":
         return False
     import fcntl
 
     try:
         # a bytearray: Python copies immutable arguments, and only up to 1 KiB
-        fcntl.ioctl(fd, number, bytearray(arguments))
+        data = arguments if isinstance(arguments, bytearray) else bytearray(arguments)
+        fcntl.ioctl(fd, number, data)
     except OSError as error:
         if error.errno in CANNOT:
             return False

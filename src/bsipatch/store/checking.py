@@ -16,6 +16,7 @@ from .repairing import Repaired, repair_tree
 from .sourcing import Sources
 from .store import Store
 from .surveying import Finding, survey
+from .sweeping import swept
 from .witness import Notes
 from .work import Work
 
@@ -191,8 +192,12 @@ def _repair(
     repaired: list[Repaired] = []
     why: dict[tuple[int, str], str] = {}
     trees = {number: (one.tree, one.expected) for number, one in opened.items()}
-    with Sources(store, trees, sources, work) as good:
-        waiting = [number for number in sorted(findings) if findings[number]]
+    waiting = [number for number in sorted(findings) if findings[number]]
+    with (
+        Sources(store, trees, sources, work) as good,
+        durable.system_calls("repairing", store.file),
+        swept(store.fd, store.file, store.limits, waiting),
+    ):
         for number in waiting:
             one = opened[number]
             with durable.system_calls("repairing", store.tree_path(number)):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
-from ..errors import BsipatchError, CancelledError
+from ..errors import BsipatchError, CancelledError, UnsafePathError
 from ..parallel import each
 from ..tree import State
 from .beneath import DIRECTORY, Beneath
@@ -27,18 +27,40 @@ class _DiffersError(Exception):
     """Some entry is not as it was signed."""
 
 
-def confirm(tree: Beneath, expected: Mapping[str, State], *, work: Work, notes: Notes) -> bool:
+def confirm(
+    tree: Beneath,
+    expected: Mapping[str, State],
+    *,
+    work: Work,
+    notes: Notes,
+    folders: Set[str] | None = None,
+) -> bool:
     """Whether the tree consists of exactly these entries, past the cache.
 
-    Extended attributes are not looked at.  A file that `notes` recalls is not
-    read, and every other is noted there.  Raises OSError for the root itself,
+    folders: only those entries are looked at that lie in one of these, "" being the root, and
+    nothing else may lie there.  Extended attributes are not looked at.  A file that `notes`
+    recalls is not read, and every other is noted there.  Raises OSError for the root itself,
     CancelledError.
     """
-    work.begin("checking", sum(state.size for state in expected.values()))
     reading: list[tuple[str, State]] = []
     try:
-        if _look(tree.fd, "", expected, work, notes, reading) != len(expected):
-            return False
+        if folders is None:
+            work.begin("checking", sum(state.size for state in expected.values()))
+            if _look(tree.fd, "", expected, work, notes, reading) != len(expected):
+                return False
+        else:
+            some = _within(expected, folders)
+            sizes = (expected[path].size for paths in some.values() for path in paths)
+            work.begin("checking", sum(sizes))
+            for folder, paths in some.items():
+                with tree.opened(folder, DIRECTORY) as fd:
+                    mode = os.fstat(fd).st_mode & 0o7777
+                    if folder and mode != expected[folder].mode:
+                        return False
+                    prefix = f"{folder}/" if folder else ""
+                    count = _look(fd, prefix, expected, work, notes, reading, below=False)
+                if count != len(paths):
+                    return False
         batches = [reading[at : at + _BATCH] for at in range(0, len(reading), _BATCH)]
         each(
             len(batches),
@@ -46,9 +68,23 @@ def confirm(tree: Beneath, expected: Mapping[str, State], *, work: Work, notes: 
             lambda index: _read(tree, batches[index], work, notes),
             tick=work.check,
         )
-    except _DiffersError:
+    except (_DiffersError, UnsafePathError, FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _within(expected: Mapping[str, State], folders: Set[str]) -> dict[str, list[str]]:
+    """The paths that lie directly in each of these folders of the result."""
+    some: dict[str, list[str]] = {
+        folder: []
+        for folder in folders
+        if not folder or (folder in expected and expected[folder].kind == "dir")
+    }
+    for path in expected:
+        found = some.get(path.rpartition("/")[0])
+        if found is not None:
+            found.append(path)
+    return some
 
 
 def _look(
@@ -58,8 +94,13 @@ def _look(
     work: Work,
     notes: Notes,
     reading: list[tuple[str, State]],
+    *,
+    below: bool = True,
 ) -> int:
-    """How many entries there are below `folder`, each looked at; raises _DiffersError."""
+    """How many entries there are below `folder`, each looked at; raises _DiffersError.
+
+    Without `below` only those that lie in it.
+    """
     os.lseek(folder, 0, os.SEEK_SET)  # btrfs lists what was there when it was opened or rewound
     count = recalled = 0
     folders: list[tuple[str, os.stat_result]] = []
@@ -88,15 +129,15 @@ def _look(
             else:
                 recalled += state.size
     work.advance(recalled)
-    for name, listed in folders:
-        below = os.open(name, DIRECTORY, dir_fd=folder)
+    for name, listed in folders if below else ():
+        inner = os.open(name, DIRECTORY, dir_fd=folder)
         try:
-            opened = os.fstat(below)
+            opened = os.fstat(inner)
             if (opened.st_dev, opened.st_ino) != (listed.st_dev, listed.st_ino):
                 raise _DiffersError
-            count += _look(below, f"{prefix}{name}/", expected, work, notes, reading)
+            count += _look(inner, f"{prefix}{name}/", expected, work, notes, reading)
         finally:
-            os.close(below)
+            os.close(inner)
     return count
 
 

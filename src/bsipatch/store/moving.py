@@ -37,7 +37,7 @@ from .records import Pending
 Todo: TypeAlias = Literal["abandon", "finish", "settle"]
 
 #: (verb, state, whether `new` is live) -> what is left to do.  A verb has only the states it
-#: goes through; `new` live in the state intent cannot be, and then the pointer is believed.
+#: goes through; an apply that is ready is the record of a version before this one.
 TABLE: dict[tuple[str, str, bool], Todo] = {
     ("apply", "intent", False): "abandon",
     ("apply", "intent", True): "settle",
@@ -212,20 +212,28 @@ def _unless_full(action: Callable[[], object]) -> bool:
 
 
 def settle(
-    root_fd: int, file: str, limits: Limits, pending: Pending, *, recovered: str = ""
+    root_fd: int,
+    file: str,
+    limits: Limits,
+    pending: Pending,
+    *,
+    recovered: str = "",
+    sync: bool = True,
 ) -> None:
     """Writes down what a move that took place means, and removes its record.
 
-    Idempotent.  `recovered` is the reason to write when recovery does it.  Raises OSError.
+    Idempotent.  `recovered` is the reason to write when recovery does it.  Without `sync` the
+    line of the history lasts, and a power cut may bring back the record: it has lasted since
+    the flip, and is settled once more.  Raises OSError.
     """
-    _settle_trial(root_fd, pending)
+    _settle_trial(root_fd, pending, sync=sync)
     bars.put(root_fd, pending.bars, file, limits)
     told = _told(root_fd, file, limits, pending, recovered)
     if told is not None:
         history.append(root_fd, told)
     else:
         history.make_last(root_fd)
-    durable.remove_file(records.PENDING, dir_fd=root_fd)
+    durable.remove_file(records.PENDING, dir_fd=root_fd, sync=sync)
 
 
 def _tells(event: history.Event, pending: Pending) -> bool:
@@ -233,9 +241,9 @@ def _tells(event: history.Event, pending: Pending) -> bool:
     return (event.live, event.was) == (pending.new, pending.old) and event.time >= pending.started
 
 
-def _settle_trial(root_fd: int, pending: Pending) -> None:
+def _settle_trial(root_fd: int, pending: Pending, *, sync: bool = True) -> None:
     if pending.trial is not None:
-        trials.write(root_fd, pending.trial)
+        trials.write(root_fd, pending.trial, sync=sync)
     else:
         durable.remove_file(records.TRIAL, dir_fd=root_fd, sync=False)
 

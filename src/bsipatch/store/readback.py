@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from ..errors import BsipatchError, NewMismatchError, TreeDriftError
 from ..limits import Limits
@@ -19,16 +19,20 @@ from .work import Work
 _SHOWN = 3
 
 
-def make_durable(folder: int, *, per_file: bool, work: Work | None = None) -> None:
-    """Everything below the open `folder` survives a power cut from here on. Raises OSError.
+def make_durable(folder: int, *, per_file: bool, work: Work | None = None) -> bool:
+    """The open `folder` and everything below it survive a power cut from here on.
+
+    True when all else on its file system does, too.  Raises OSError.
 
     One syncfs by default; `per_file` syncs file by file, for hosts where one
     big sync would hold up other programs.
     """
     if work is not None:
         work.begin("syncing", 0)
-    if per_file or not sync_file_system(folder):
-        _visit(folder, sync_fd)
+    if not per_file and sync_file_system(folder):
+        return True
+    _visit(folder, sync_fd)
+    return False
 
 
 def read_back(
@@ -66,15 +70,17 @@ def check_result(
     work: Work,
     limits: Limits,
     notes: Notes,
+    folders: Set[str] | None = None,
 ) -> None:
     """The new tree is exactly what was signed, on the disk; `notes` gets its files.
 
-    `old` is the base and `shown` its path, for messages.  Raises NewMismatchError,
-    TreeDriftError when the base is to blame, UnsafePathError, CancelledError, OSError.
+    folders: all that lies outside these is known to be right.  `old` is the base and `shown`
+    its path, for messages.  Raises NewMismatchError, TreeDriftError when the base is to
+    blame, UnsafePathError, CancelledError, OSError.
     """
     if not manifest.xattrs:
         expected = {a.path: a.result for a in manifest.actions if a.result is not None}
-        if confirm(new, expected, work=work, notes=notes):
+        if confirm(new, expected, work=work, notes=notes, folders=folders):
             return
         check_drift(old, entries_read(manifest), shown)
     size = sum(action.result.size for action in manifest.actions if action.result is not None)

@@ -12,6 +12,7 @@
       trial.json                 Trial, only while the live generation is on trial
       bars.json                  Bars, the improvements that are not wanted again; see bars.py
       health.toml                written by people: checks of this device; see policy.py
+      repairing.json             Repairing, only while trees are being repaired
       history.jsonl              see history.py
       generations/
         0/                       the baseline, never deleted
@@ -48,6 +49,7 @@ CURRENT = "current"
 PENDING = "pending.json"
 MOVED = "moved.json"
 TRIAL = "trial.json"
+REPAIRING = "repairing.json"
 BARS = "bars.json"
 GENERATIONS = "generations"
 TRASH = "trash"
@@ -57,6 +59,8 @@ BASELINE_ENTRIES = "tree.json"
 ENVELOPE = "envelope.dsse"
 UNPROVEN = "unproven"
 STAGE_SUFFIX = ".tmp"
+#: how a name in a tree begins that only lasts while something is repaired; it ends as a stage's
+REPAIR_PREFIX = ".bsipatch-repair."
 #: where `current` of a component leads, followed by its name; see grouped.py
 IN_GROUP = "../../live/"
 
@@ -212,7 +216,13 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     group: tuple[Member, ...] = ()
 
 
-Record = TypeVar("Record", Identity, Generation, Pending, Trial, Bars)
+class Repairing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The generations whose trees are being repaired; see repairing.py."""
+
+    generations: tuple[int, ...]
+
+
+Record = TypeVar("Record", Identity, Generation, Pending, Trial, Bars, Repairing)
 
 
 def now() -> str:

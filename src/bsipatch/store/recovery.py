@@ -9,7 +9,7 @@ import os
 
 from ..errors import NotFoundError, StoreDamagedError
 from ..limits import Limits
-from . import durable, exchange, history, moving, records, trials
+from . import durable, exchange, history, moving, records, sweeping, trials
 from .generations import read_generation
 from .records import Pending
 
@@ -34,6 +34,10 @@ def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
         if trial is not None and trial.number != live:
             durable.remove_file(records.TRIAL, dir_fd=root_fd)
             done.append(f"ended the trial of generation {trial.number}, which is not live")
+        done += [
+            f"removed {path}, left by an interrupted repair"
+            for path in sweeping.sweep(root_fd, file, limits)
+        ]
         for path in records.leftovers(root_fd):
             folder, _, name = path.rpartition("/")
             fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root_fd)

@@ -13,28 +13,32 @@ from .beneath import DIRECTORY, Beneath
 from .work import Work
 
 
-def drop_strangers(tree: Beneath, known: Container[str], work: Work) -> None:
+def drop_strangers(tree: Beneath, known: Container[str], work: Work) -> int:
     """Removes what the base holds beside its `known` entries, by name: nobody signed that.
 
+    Gives how many went, each folder counted once.
     Raises OSError, CancelledError.
     """
-    _drop_strangers(tree.fd, "", known, work)
+    return _drop_strangers(tree.fd, "", known, work)
 
 
-def _drop_strangers(folder: int, prefix: str, known: Container[str], work: Work) -> None:
+def _drop_strangers(folder: int, prefix: str, known: Container[str], work: Work) -> int:
     work.check()
+    gone = 0
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_dir in found:
         if prefix + name not in known:
             with writable(folder):
                 durable.remove_tree(name, dir_fd=folder)
+            gone += 1
         elif is_dir:
             below = os.open(name, DIRECTORY, dir_fd=folder)
             try:
-                _drop_strangers(below, f"{prefix}{name}/", known, work)
+                gone += _drop_strangers(below, f"{prefix}{name}/", known, work)
             finally:
                 os.close(below)
+    return gone
 
 
 @contextlib.contextmanager

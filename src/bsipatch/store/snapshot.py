@@ -57,9 +57,11 @@ def probe(dir_fd: int) -> str:
     old = os.open(names[0], flags, 0o600, dir_fd=dir_fd)
     try:
         write_all(old, b"\0" * 4096)
-        if _try_reflink(old, dir_fd, names[1]):
+        clone = _reflinked(old, dir_fd, names[1])
+        if clone is not None:
+            os.close(clone)
             return "snapshot" if _has_subvolumes(dir_fd, names[2]) else "reflink"
-        if _try_link(dir_fd, names[0], dir_fd, names[2]):
+        if try_link(dir_fd, names[0], dir_fd, names[2]):
             return "hardlink"
         return "copy"
     finally:
@@ -69,13 +71,17 @@ def probe(dir_fd: int) -> str:
                 os.unlink(name, dir_fd=dir_fd)
 
 
-def choose(wanted: str, dir_fd: int) -> str:
+def choose(wanted: str, dir_fd: int, *, base: int | None = None) -> str:
     """`wanted` itself, or for "auto" what `probe` finds.
 
+    Nothing is tried where `base`, the root of the tree to begin with, is a subvolume: to make
+    and remove one costs 200 KiB of records, and the next fsync becomes a commit of everything.
     Raises StoreStateError when a wanted strategy does not work here.
     """
     if wanted == "copy":
         return wanted
+    if base is not None and btrfs.describe(base) is not None:
+        return STRATEGIES[0] if wanted == AUTO else wanted
     found = probe(dir_fd)
     if wanted == AUTO:
         return found
@@ -124,27 +130,27 @@ def place(
     hard link is made.  Mode, times and extended attributes come along.
     Raises OSError.
     """
-    if strategy == "hardlink" and not private and _try_link(old_dir, old_name, new_dir, new_name):
+    if strategy == "hardlink" and not private and try_link(old_dir, old_name, new_dir, new_name):
         return "hardlink"
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     old = os.open(old_name, flags, dir_fd=old_dir)
     try:
-        if not stat.S_ISREG(os.fstat(old).st_mode):  # it was one when it was looked at
+        mode = os.fstat(old).st_mode
+        if not stat.S_ISREG(mode):  # it was one when it was looked at
             raise UnsafePathError("is no longer a regular file", file=old_name)
-        cloned = strategy in CLONING and _try_reflink(old, new_dir, new_name)
-        create = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        if not cloned:
-            create |= os.O_CREAT | os.O_EXCL
-        new = os.open(new_name, create, 0o600, dir_fd=new_dir)
+        mode &= 0o777
+        found = _reflinked(old, new_dir, new_name, mode) if strategy in CLONING else None
+        create = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        new = os.open(new_name, create, 0o600, dir_fd=new_dir) if found is None else found
         try:
-            if not cloned:
+            if found is None:
                 copy_bytes(old, new)
             copy_metadata(old, new)
         finally:
             os.close(new)
     finally:
         os.close(old)
-    return "reflink" if cloned else "copy"
+    return "copy" if found is None else "reflink"
 
 
 def copy_bytes(old: int, new: int) -> None:
@@ -161,25 +167,32 @@ def copy_bytes(old: int, new: int) -> None:
 def copy_metadata(old: int, new: int) -> None:
     """Owner (where we may), mode, times and extended attributes."""
     status = os.fstat(old)
-    keep_owner(new, status)
+    made = keep_owner(new, status)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             for name in os.listxattr(old):
                 if name.startswith("user."):
                     os.setxattr(new, name, os.getxattr(old, name))
-    os.fchmod(new, status.st_mode & 0o7777)
+    if made is None or (made.st_mode ^ status.st_mode) & 0o7777:
+        os.fchmod(new, status.st_mode & 0o7777)
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def keep_owner(fd: int, like: os.stat_result) -> None:
-    """Gives `fd` the owner of `like` when we are allowed to."""
+def keep_owner(fd: int, like: os.stat_result) -> os.stat_result | None:
+    """Gives `fd` the owner of `like` when we are allowed to; None when its mode may be another now.
+
+    Otherwise what the file was before, which it still is.
+    """
     mine = os.fstat(fd)
-    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
-        with contextlib.suppress(PermissionError):
-            os.fchown(fd, like.st_uid, like.st_gid)
+    if (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid):
+        return mine
+    with contextlib.suppress(PermissionError):
+        os.fchown(fd, like.st_uid, like.st_gid)
+    return None
 
 
-def _try_link(old_dir: int, old_name: str, new_dir: int, new_name: str) -> bool:
+def try_link(old_dir: int, old_name: str, new_dir: int, new_name: str) -> bool:
+    """Gives a file a second name; False where there can be none. Raises OSError."""
     try:
         os.link(old_name, new_name, src_dir_fd=old_dir, dst_dir_fd=new_dir, follow_symlinks=False)
     except OSError as error:
@@ -198,24 +211,29 @@ def _has_subvolumes(dir_fd: int, name: str) -> bool:
     return True
 
 
-def _try_reflink(old: int, new_dir: int, new_name: str) -> bool:
-    """Makes `new_name` a clone of `old`; False, and nothing made, where that cannot be."""
+def _reflinked(old: int, new_dir: int, new_name: str, mode: int = 0o600) -> int | None:
+    """A new file that is a clone of `old`, open; None, and nothing made, where that cannot be.
+
+    It has the mode as far as the process's mask lets it. Raises OSError.
+    """
     if sys.platform == "darwin":
-        return _try_clonefile(old, new_dir, new_name)
+        if not _try_clonefile(old, new_dir, new_name):
+            return None
+        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(new_name, flags, dir_fd=new_dir)
     import fcntl
 
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    new = os.open(new_name, flags, 0o600, dir_fd=new_dir)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    new = os.open(new_name, flags, mode, dir_fd=new_dir)
     try:
         fcntl.ioctl(new, _FICLONE, old)
     except OSError as error:
+        os.close(new)
         os.unlink(new_name, dir_fd=new_dir)
         if error.errno in _CANNOT:
-            return False
+            return None
         raise
-    finally:
-        os.close(new)
-    return True
+    return new
 
 
 def _try_clonefile(old: int, new_dir: int, new_name: str) -> bool:

@@ -19,7 +19,7 @@ from ..errors import BsipatchError, CancelledError, NotFoundError
 from ..limits import Limits
 from ..package import Package
 from ..tree import Entry, Tree, block_digests, digest_of_blocks, verity_digest_fd
-from . import snapshot
+from . import records, snapshot
 from .beneath import CREATE, READ, Beneath
 from .durable import sync_fd, system_calls
 from .store import Store
@@ -46,7 +46,7 @@ class Made:
 @contextmanager
 def temporary_name(folder: int) -> Iterator[str]:
     """A fresh name in `folder`; what still has it at the end is removed."""
-    name = f".bsipatch-repair.{secrets.token_hex(6)}.tmp"
+    name = f"{records.REPAIR_PREFIX}{secrets.token_hex(6)}{records.STAGE_SUFFIX}"
     try:
         yield name
     finally:

@@ -17,14 +17,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .. import delta
-from ..errors import BsipatchError, OldMismatchError, TreeDriftError, from_os_error
+from ..errors import (
+    BsipatchError,
+    OldMismatchError,
+    TreeDriftError,
+    UnsafePathError,
+    from_os_error,
+)
 from ..limits import Limits
 from ..manifest import Action, Manifest, Payload
 from ..package import Package
 from ..parallel import each
 from ..tree import State
 from . import snapshot
-from .beneath import CREATE, DIRECTORY, Beneath, InOrder
+from .beneath import CREATE, DIRECTORY, READ, Beneath, InOrder
+from .eligibility import check_drift
 from .seeded import clear_for, drop_strangers
 from .sharing import LEAST_RUN, SharingWriter
 from .witness import Seen, Witness
@@ -34,19 +41,22 @@ from .work import Share, Work
 _LARGE = 32 << 20
 #: payloads from here on go through a private file instead of memory
 _SPOOL = 8 << 20
+#: streams of a patch that the core reads at a time, given as many threads
+_READ_AT_ONCE = 3
 #: untouched files that one thread brings in before it looks for more
 _BATCH = 256
 
 
 def patch_budget(payload: Payload, jobs: int, limits: Limits) -> int:
-    """Bytes that the core may allocate for a patch: what the manifest says, and the threads' own.
+    """Bytes that the core may allocate for a patch, by what the manifest says of one thread.
 
-    The manifest's figure was measured while the publisher's threads took their turns; ours take
-    others.
+    Each stream that is read beside another takes no more than that again.  Windows are made by
+    one thread more than asked for, and each of these has buffers of its own.
     """
     if not payload.memory:
         return limits.memory_budget
-    return payload.memory + max(jobs, 1) * limits.thread_memory
+    jobs = max(jobs, 1)
+    return payload.memory * min(jobs, _READ_AT_ONCE) + (jobs + 1) * limits.thread_memory
 
 
 class Stage:
@@ -63,8 +73,14 @@ class Stage:
         work: Work,
         limits: Limits,
         witness: Witness | None = None,
+        is_base: bool = False,
+        shown: str = "",
     ) -> None:
-        """`scratch_fd` is a private directory for payloads that do not fit into memory."""
+        """`scratch_fd` is a private directory for payloads that do not fit into memory.
+
+        is_base: `new` is known to hold the base's entries and nothing else.
+        shown: the base's path, for messages.
+        """
         self._package, self._manifest = package, package.manifest
         self._base, self._new, self._scratch = base, new, scratch_fd
         self._strategy, self._work, self._limits = strategy, work, limits
@@ -72,9 +88,12 @@ class Stage:
         self._old = {a.path: a.old for a in self._manifest.actions if a.old is not None}
         with os.scandir(new.fd) as entries:
             self._seeded = next(entries, None) is not None
+        self._is_base, self._shown = is_base, shown
         # what came in from the base one by one, or all at once, and is vouched for as there
         self._intact: dict[str, tuple[Seen, State]] = {}
         self._kept: dict[str, State] = {}
+        #: entries beside the signed ones that a snapshot brought along, and that went
+        self.dropped = 0
         #: bytes of patched files that refer to the base's blocks, and bytes written
         self.shared = self.written = 0
 
@@ -87,7 +106,8 @@ class Stage:
         actions = self._manifest.actions  # in path order: parents come first
         folders: list[tuple[str, State]] = []
         if self._seeded:
-            drop_strangers(self._new, self._old, self._work)
+            if not self._is_base:
+                self.dropped = drop_strangers(self._new, self._old, self._work)
             folders += clear_for(self._new, actions)
             self._kept = {a.path: a.old for a in actions if a.do == "keep" and a.old is not None}
             actions = tuple(action for action in actions if action.do != "keep")
@@ -166,10 +186,31 @@ class Stage:
             for action, state in batch:
                 self._work.check()
                 try:
-                    self._share(action, state, old, new)
-                except OSError as error:
+                    if action.do != "keep" or not self._link(action.path, state, old, new):
+                        self._share(action, state, old, new)
+                except (OSError, UnsafePathError) as error:
+                    # it was not looked at before; the base may be to blame
+                    check_drift(self._base, [self._old[action.base].at(action.base)], self._shown)
+                    if isinstance(error, UnsafePathError):
+                        raise
                     raise from_os_error(error, action.path, "cannot make the file") from error
-                self._work.advance(state.size)
+        self._work.advance(sum(state.size for _, state in batch))
+
+    def _link(self, path: str, state: State, old: InOrder, new: InOrder) -> bool:
+        """A file that stays, as a second name where that is the strategy; False if it is not."""
+        if self._strategy != "hardlink":
+            return False
+        old_dir, name = old.at(path)
+        new_dir, _ = new.at(path)
+        before = os.stat(name, dir_fd=old_dir, follow_symlinks=False)
+        if not stat.S_ISREG(before.st_mode):
+            return False
+        if not snapshot.try_link(old_dir, name, new_dir, name):
+            return False
+        if self._witness is not None and self._witness.vouches(path, before):
+            now = os.stat(name, dir_fd=new_dir, follow_symlinks=False)
+            self._intact[path] = (Seen.of(now), state)
+        return True
 
     def _share(self, action: Action, state: State, old: InOrder, new: InOrder) -> None:
         had = self._old[action.base]
@@ -223,7 +264,7 @@ class Stage:
             max_plain=payload.decoded,
             memory_budget=patch_budget(payload, jobs, self._limits),
         )
-        with self._base.opened(action.base) as old, self._patch_bytes(action.payload) as patch:
+        with self._read_base(action.base) as old, self._patch_bytes(action.payload) as patch:
             sharing = self._strategy in snapshot.CLONING and payload.size >= LEAST_RUN
             sink = SharingWriter(old, new) if sharing else None
             try:
@@ -247,6 +288,18 @@ class Stage:
                 if error.file is None:
                     error.file = action.path
                 raise
+
+    @contextlib.contextmanager
+    def _read_base(self, path: str) -> Iterator[int]:
+        """A file of the base, for reading without a trace where that is allowed: unchanged.py."""
+        try:
+            fd = self._base.open(path, READ | getattr(os, "O_NOATIME", 0))
+        except PermissionError:
+            fd = self._base.open(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def _patch_bytes(self, index: int) -> Iterator[bytes | mmap.mmap]:

@@ -199,9 +199,10 @@ class Store(Closing):
     def unfinished(self) -> tuple[str, ...]:
         """What an interrupted run left, or one that is under way. Raises OSError."""
         found = records.leftovers(self.fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(records.PENDING, dir_fd=self.fd, follow_symlinks=False)
-            found.append(records.PENDING)
+        for name in (records.PENDING, records.REPAIRING):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+                found.append(name)
         return tuple(sorted(found))
 
     def trial(self) -> Trial | None:

@@ -57,9 +57,12 @@ def read(root_fd: int, file: str, limits: Limits) -> Trial | None:
         return None
 
 
-def write(root_fd: int, trial: Trial) -> None:
-    """Writes the trial down, durably. Raises OSError."""
-    durable.replace_file(records.TRIAL, records.encode(trial), dir_fd=root_fd)
+def write(root_fd: int, trial: Trial, *, sync: bool = True) -> None:
+    """Writes the trial down, durably. Raises OSError.
+
+    Without `sync` its name lasts from the folder's next sync on.
+    """
+    durable.replace_file(records.TRIAL, records.encode(trial), dir_fd=root_fd, sync=sync)
 
 
 def boot_id() -> str:

@@ -8,19 +8,21 @@ gives those bytes; `check-store` reads them.
 
 A snapshot keeps all four.  A hard link changes the change time of the file that
 every generation shares, so where the base's own witness fails the others' are
-asked for the same inode.
+asked for the same path, the newest first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from ..manifest import Manifest
 from ..tree import State
 from . import durable, records
 
@@ -42,7 +44,10 @@ class Seen(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Seen:
         """What lstat or fstat tells."""
-        return cls(status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+        # as cls(...), which costs three times as much and is called for every file
+        return tuple.__new__(
+            cls, (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+        )
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -66,29 +71,51 @@ class Witness:
         record = _load(root_fd, base)
         of_this = record is not None and record.tree == tree and record.xattrs >= xattrs
         self._files = record.files if record is not None and of_this else {}
-        self._by_inode: dict[int, set[Seen]] | None = None
+        #: those of other generations, the newest first, as far as they were asked for
+        self._others: list[Mapping[str, Seen]] = []
+        self._unasked: list[int] | None = None
+        self._lock = threading.Lock()
+
+    def files(self) -> Mapping[str, Seen]:
+        """How each file looked when it was last found right."""
+        return self._files
 
     def vouches(self, path: str, status: os.stat_result) -> bool:
         """Whether the file still has the content that its generation must have."""
-        known, now = self._files.get(path), Seen.of(status)
-        if known is None or known == now:
-            return known is not None
-        # the same bytes, if only a link was made or removed since
-        if (known.inode, known.modified, known.size) != (now.inode, now.modified, now.size):
+        known = self._files.get(path)
+        if known is None:
             return False
-        if self._by_inode is None:
-            self._by_inode = self._others()
-        return now in self._by_inode.get(now.inode, ())
+        inode, changed, modified, size = known
+        # the same bytes, if only a link was made or removed since
+        if (inode, modified, size) != (status.st_ino, status.st_mtime_ns, status.st_size):
+            return False
+        return changed == status.st_ctime_ns or self._others_vouch(path, Seen.of(status))
 
-    def _others(self) -> dict[int, set[Seen]]:
-        found: dict[int, set[Seen]] = {}
-        with contextlib.suppress(OSError):
-            for number in records.generation_numbers(self._root):
-                record = None if number == self._base else _load(self._root, number)
+    def _others_vouch(self, path: str, now: Seen) -> bool:
+        """Whether another generation's witness saw this file as it is now."""
+        asked = 0
+        while asked < len(self._others) or self._ask_next(asked):
+            if self._others[asked].get(path) == now:
+                return True
+            asked += 1
+        return False
+
+    def _ask_next(self, asked: int) -> bool:
+        """Loads one witness more, if there is one: who made the last link has the last word."""
+        with self._lock:
+            if asked < len(self._others):
+                return True  # another thread did it
+            if self._unasked is None:
+                numbers: list[int] = []
+                with contextlib.suppress(OSError):
+                    numbers = records.generation_numbers(self._root)
+                self._unasked = [number for number in numbers if number != self._base]
+            while self._unasked:
+                record = _load(self._root, self._unasked.pop())
                 if record is not None and record.xattrs >= self._xattrs:
-                    for seen in record.files.values():
-                        found.setdefault(seen.inode, set()).add(seen)
-        return found
+                    self._others.append(record.files)
+                    return True
+            return False
 
 
 class Notes:
@@ -110,6 +137,13 @@ class Notes:
         self._began = time.time_ns()
         #: files that were not read, and the bytes they have
         self.skipped = self.skipped_bytes = 0
+
+    def inherit(self, files: Mapping[str, Seen], manifest: Manifest) -> None:
+        """What stays and was not looked at is as the witness of the snapshot's base has it."""
+        for action in manifest.actions:
+            path = action.path
+            if action.do == "keep" and path in files:
+                self._files.setdefault(path, files[path])
 
     def recall(self, path: str, status: os.stat_result) -> State | None:
         """What the file is, when it need not be read. Called by one thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bsipatch.errors import CorruptError, LimitError, UnsafePathError
 from bsipatch.limits import DEFAULT, Limits
@@ -99,6 +99,15 @@ def check_state(state: State, path: str, *, limits: Limits = DEFAULT) -> None:
 
     Raises CorruptError, UnsafePathError or LimitError.
     """
+    if (
+        state.kind == "file"
+        and 0 <= state.mode <= 0o777
+        and 0 <= state.size <= limits.max_file_size
+        and not state.target
+        and not state.xattrs
+        and _HEX_DIGEST.fullmatch(state.digest)
+    ):
+        return  # as nearly every one is
     if not 0 <= state.mode <= 0o777:
         raise UnsafePathError("has mode bits beyond permissions (setuid ...)", file=path)
     is_file = state.kind == "file"
@@ -135,40 +144,58 @@ def _check_xattrs(state: State, path: str, limits: Limits) -> None:
         raise CorruptError("extended attributes are out of order or twice", file=path)
 
 
-def check_tree(entries: Iterable[Entry], *, limits: Limits = DEFAULT) -> None:
-    """The complete gate for a tree's entries, wherever they were read from.
+def check_tree(
+    entries: Iterable[Entry],
+    *,
+    limits: Limits = DEFAULT,
+    paths_passed: bool = False,
+    passed: Mapping[str, Entry] | None = None,
+) -> dict[str, Entry]:
+    """The complete gate for a tree's entries, wherever they were read from; them by path.
 
     Every path and state is checked alone; then that no two paths are equal, or equal to a host that
     ignores case and normalisation; that every parent is a directory of the tree; that the totals
     are within the limits; and that no link leads out of the tree or in circles.
+
+    paths_passed: each path has passed check_path() before.  passed: what this function gave for
+    another tree; the very entries that are in both are not looked at alone once more.
     Raises UnsafePathError, CorruptError or LimitError.
     """
     by_path: dict[str, Entry] = {}
     folded: dict[str, str] = {}
     total = 0
+    known = passed or {}
     for entry in entries:
-        check_path(entry.path, limits=limits)
-        check_state(entry, entry.path, limits=limits)
-        if entry.path in by_path:
-            raise UnsafePathError("occurs twice", file=entry.path)
-        key = fold(entry.path)
+        path = entry.path
+        if known.get(path) is not entry:
+            if not paths_passed:
+                check_path(path, limits=limits)
+            check_state(entry, path, limits=limits)
+        if path in by_path:
+            raise UnsafePathError("occurs twice", file=path)
+        key = path.lower() if path.isascii() else fold(path)
         if key in folded:
             raise UnsafePathError(
                 f"is the same name as {folded[key]!r} where case or normalisation is ignored",
-                file=entry.path,
+                file=path,
             )
-        by_path[entry.path] = entry
-        folded[key] = entry.path
+        by_path[path] = entry
+        folded[key] = path
         total += entry.size
         if len(by_path) > limits.max_entries or total > limits.max_tree_size:
             raise LimitError(
                 "the tree has too many entries or bytes", found=f"{len(by_path)} / {total}"
             )
+    last = ""
     for path in by_path:
         parent = path.rpartition("/")[0]
+        if parent == last:
+            continue  # looked at with the path before
         if parent and (parent not in by_path or by_path[parent].kind != "dir"):
             raise UnsafePathError("its parent is not a directory of the tree", file=path)
+        last = parent
     _check_links(by_path, limits)
+    return by_path
 
 
 def _check_links(by_path: dict[str, Entry], limits: Limits) -> None:

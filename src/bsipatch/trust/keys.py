@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,8 +11,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from bsipatch.errors import KeyFileError, LimitError, NotFoundError, PassphraseError, TrustError
+from bsipatch.errors import KeyFileError, LimitError, PassphraseError, TrustError
 from bsipatch.limits import DEFAULT, Limits
+from bsipatch.reading import read_small
 
 __all__ = ["Policy", "PrivateKey", "PublicKey", "generate", "load_private", "load_public"]
 
@@ -56,8 +56,8 @@ class PublicKey:
             raise KeyFileError("holds no public key, or more than one", file=file)
         try:
             key = serialization.load_pem_public_key(data)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyFileError(f"not a public key in PEM: {error}", file=file) from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise KeyFileError("not a public key in PEM", file=file) from None
         if not isinstance(key, Ed25519PublicKey):
             raise KeyFileError("not an Ed25519 key", file=file)
         return cls._of(key)
@@ -112,6 +112,12 @@ class PrivateKey:
         Raises PassphraseError when it is encrypted and `passphrase` is None or wrong (one given
         for a key in the clear is ignored), KeyFileError for anything else than such a key.
         """
+        if b"PUBLIC KEY" in data:
+            raise KeyFileError(
+                "this is a public key where a private one belongs",
+                file=file,
+                hint="Give private.pem.",
+            )
         encrypted = b"ENCRYPTED PRIVATE KEY" in data
         if encrypted and passphrase is None:
             raise PassphraseError("the key is encrypted", file=file)
@@ -119,10 +125,10 @@ class PrivateKey:
             _check_passphrase(passphrase, DEFAULT)
         try:
             key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             if encrypted:
                 raise PassphraseError("the pass phrase does not fit", file=file) from None
-            raise KeyFileError(f"not a private key in PEM: {error}", file=file) from None
+            raise KeyFileError("not a private key in PEM", file=file) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError("not an Ed25519 key", file=file)
         return cls(PublicKey._of(key.public_key()), key)
@@ -157,20 +163,7 @@ def load_private(
 
 
 def _read(path: str | os.PathLike[str], limits: Limits) -> bytes:
-    try:
-        # Non-blocking, so that a fifo in its place is refused instead of waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise KeyFileError("not a regular file", file=path)
-            data = file.read(limits.max_key_file + 1)
-    except FileNotFoundError:
-        raise NotFoundError("no such key file", file=path) from None
-    except OSError as error:
-        raise KeyFileError(f"cannot be read: {error.strerror}", file=path) from error
-    if len(data) > limits.max_key_file:
-        raise KeyFileError("too large for a key file", file=path, expected=limits.max_key_file)
-    return data
+    return read_small(path, limits.max_key_file, what="key file", refusal=KeyFileError)
 
 
 class Policy:
@@ -196,6 +189,7 @@ class Policy:
                 "the threshold must be between 1 and the number of distinct keys",
                 expected=len(self.keys),
                 found=threshold,
+                hint="Name more keys with --trust, or lower --threshold.",
             )
 
     def __repr__(self) -> str:

@@ -79,11 +79,12 @@ def command(
             for line in lines:
                 print(line)
         raise FeedError(
-            f"{len(lines)} findings, the first: {lines[0]}",
+            f"{_output.number(len(lines), 'finding')}, the first: {lines[0]}",
             file=feed,
             hint="Devices would refuse what is named here.",
         )
     lines.append(
-        f"{report.offers} offers, {report.payloads} files, {_output.size(report.bytes)}: all well."
+        f"{_output.number(report.offers, 'offer')}, {_output.number(report.payloads, 'file')}, "
+        f"{_output.size(report.bytes)}: all well."
     )
     _output.emit(json, facts, lines)

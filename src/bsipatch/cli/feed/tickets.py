@@ -46,6 +46,7 @@ def command(
       bsipatch feed tickets grants.toml --key tickets/private.pem --device lab-7
       --nonce 00112233445566778899aabbccddeeff --out lab-7.ticket
     """
+    import sys
     import time
 
     from ...errors import PolicyError, UsageError
@@ -58,7 +59,11 @@ def command(
     holds = _common.duration(valid)
     if serve:
         keys = [_passphrase.load(path, passphrase_file) for path in key]
-        serve_app(make_app(known, keys, valid=holds), host, port)
+        app = make_app(known, keys, valid=holds)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/ticket"
+        _output.emit(json, {"address": address}, [f"Tickets at {address}"])
+        sys.stdout.flush()
+        serve_app(app, host, port)
         return
     if device is not None:
         if nonce is None or out is None:
