@@ -140,13 +140,14 @@ def test_ten_bytes_of_a_large_file_cost_some_blocks(
     process, disk = resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock, _written(device)
     told("apply", small_fix / "fix.bsi", "--store", store)
     by_process = (resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock - process) * 512
-    # the file system's own records included, of which btrfs writes two copies
+    # the file system's own records included
     on_return = _written(device) - disk
     os.sync()
     in_the_end = _written(device) - disk
     assert (store / "current/tree/lib").read_bytes() == (small_fix / "new/lib").read_bytes()
     assert by_process < 1 << 20
-    assert on_return < 1 << 20
+    # btrfs writes each of its own records twice
+    assert on_return < (5 << 18 if kind == "btrfs" else 1 << 20)
     assert in_the_end < 3 << 19
     disk_use = told("status", "--store", store, "--disk")["disk"]
     live = disk_use["generations"][-1]

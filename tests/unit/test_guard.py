@@ -138,25 +138,39 @@ def test_the_handler_before_gets_what_is_not_for_us(old: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "moment"),
-    # Once prepared, nothing of the patch is looked at any more.
-    [("old file", "prepare"), ("old file", "rebuild"), ("patch", "prepare")],
+    ("which", "moment", "profile"),
+    [
+        ("old file", "begin", "fast"),
+        ("old file", "rebuild", "fast"),
+        ("patch", "begin", "fast"),
+        # literals that have a code of their own are read beside the windows
+        ("patch", "rebuild", "max"),
+    ],
 )
 def test_applying_while_a_file_shrinks(
-    which: str, moment: str, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    which: str,
+    moment: str,
+    profile: str,
+    old: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = bytes(DATA[SIZE // 2 :] + random.Random(5).randbytes(9 * PAGE) + DATA[: SIZE // 2])
+    rng = random.Random(5)
+    literals = rng.randbytes(9 * PAGE)  # in `fast` they stand in the patch as they are
+    if profile == "max":
+        literals = b"".join(b"%d " % rng.randrange(1 << 30) for _ in range(2 * PAGE))
+    made = bytes(DATA[SIZE // 2 :] + literals + DATA[: SIZE // 2])
     patch, new = tmp_path / "patch", tmp_path / "out" / "new"
-    patch.write_bytes(delta.diff_bytes(DATA, made, profile="fast"))
+    patch.write_bytes(delta.diff_bytes(DATA, made, profile=profile))
     new.parent.mkdir()
-    real = Patch.prepare if moment == "prepare" else _apply.rebuild
+    real = Patch.begin if moment == "begin" else _apply.rebuild
     victim = old if which == "old file" else patch
 
     def cut(*args: object, **keywords: object) -> object:
         os.truncate(victim, PAGE)
         return real(*args, **keywords)
 
-    monkeypatch.setattr(Patch if moment == "prepare" else _apply, moment, cut, raising=True)
+    monkeypatch.setattr(Patch if moment == "begin" else _apply, moment, cut)
     with pytest.raises(errors.SystemCallError) as caught:
         delta.patch(old, patch, new, jobs=2)
     assert caught.value.file == str(victim)
