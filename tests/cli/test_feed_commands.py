@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bsipatch.cli import main
-from bsipatch.store import Store
+from bsipatch.cli import _feed, main
+from bsipatch.device.feed_client import opened
+from bsipatch.store import Store, lock
 from tests.support.mirrors import Server, serving
 from tests.support.stores import THIRD, base, store
 from tests.support.trees import NEW_FRAMEWORK, write_tree
@@ -97,6 +99,32 @@ def test_check_fetch_install(
     assert "is what the channel release has" in run("check")[1]
     code, out, _ = run("install")
     assert (code, out) == (0, "Nothing to install; `bsipatch check` says why.\n")
+
+
+def test_another_process_that_refreshes_is_waited_for(
+    followed: None, asked: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, real = threading.Event(), lock.time.sleep
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: (waiting.set(), real(seconds)))
+    held = threading.Event()
+
+    def refresh() -> None:
+        with opened(store.root) as feed, feed.store.changing("refresh"):
+            held.set()
+            assert waiting.wait(30)
+
+    other = threading.Thread(target=refresh)
+    other.start()
+    assert held.wait(30)
+    try:
+        assert asked("check")["offered"] is not None
+        waiting.clear()
+        with opened(store.root) as feed, feed.store.changing("refresh"):
+            monkeypatch.setattr(_feed, "_PATIENCE", 0.0)
+            assert "refresh" in asked("check", code=61)["message"]
+    finally:
+        waiting.set()
+        other.join()
 
 
 def test_why_not(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ..feed.decide import Plan
     from ..feed.model import Offer
     from ..store import Store
+
+#: seconds that a command waits for the agent, which refreshes the feed in a moment or two
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ def session(
 ) -> Iterator[Session]:
     """Opens all three, under the policy in force.
 
-    asked: a person wants it now, which sets aside what only spares people's comfort.  Raises
-    NotFoundError when the store follows no feed, ConfigError.
+    asked: a person wants it now, which sets aside what only spares people's comfort.  What
+    another process changes is waited for, but not for long.  Raises NotFoundError when the
+    store follows no feed, ConfigError.
     """
     try:
         import tuf.ngclient  # noqa: F401
@@ -80,9 +84,10 @@ def session(
     from ..device.feed_client import opened
     from ..device.installing import Installer
     from ..device.policy_gate import gate
+    from ..limits import DEFAULT
 
     with (
-        stores.Store(store) as store_opened,
+        stores.Store(store, limits=replace(DEFAULT, lock_timeout=_PATIENCE)) as store_opened,
         opened(store_opened.root, limits=store_opened.limits) as feed,
     ):
         policy = policies.load(store_opened.root, limits=store_opened.limits)
