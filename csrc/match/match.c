@@ -69,6 +69,22 @@ static void consider(const search *s, uint64_t at, uint64_t old_off, uint64_t fl
     }
 }
 
+/* Considers the indexed positions that the seed at `at` may stand at, until a run of `enough`
+ * is found. */
+static void consider_indexed(const search *s, uint64_t at, uint64_t floor, uint64_t limit,
+                             uint64_t expected, uint64_t enough, candidate *best) {
+    const bspi_seed_index *index = s->index;
+    uint64_t hash = bspi_seed_hash(s->new_ + at, index->window);
+    uint32_t entry = index->heads[hash >> (64 - index->bits)];
+    for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
+        uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
+        consider(s, at, old_off, floor, limit, expected, best);
+        if (best->before + best->after >= enough)
+            break;
+        entry = index->next[entry - 1];
+    }
+}
+
 /* True when all bytes are the same. */
 static bool is_filler(const uint8_t *bytes, uint64_t len) {
     return bspi_common_prefix(bytes, bytes + 1, len - 1) == len - 1;
@@ -88,14 +104,8 @@ static bool better_elsewhere(const search *s, uint64_t from, uint64_t to, uint64
         /* a seed with the differing byte in it: those without it are found along the run too */
         uint64_t first = from + 1 > index->stride ? from + 1 - index->stride : 0;
         for (uint64_t seed = first; seed <= from && limit - seed >= window; seed++) {
-            uint64_t hash = bspi_seed_hash(s->new_ + seed, window);
-            uint32_t entry = index->heads[hash >> (64 - index->bits)];
             candidate found = {0, 0, 0};
-            for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
-                uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
-                consider(s, seed, old_off, seed, limit, seed + shift, &found);
-                entry = index->next[entry - 1];
-            }
+            consider_indexed(s, seed, seed, limit, seed + shift, UINT64_MAX, &found);
             if (found.after == 0)
                 continue;
             uint64_t skip = from - seed;
@@ -133,8 +143,7 @@ static uint64_t follow(const search *s, uint64_t old_off, uint64_t new_off, uint
  * entry before, modulo 2^64. */
 static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t limit,
                          uint64_t shift, bspi_cover_list *found) {
-    const bspi_seed_index *index = s->index;
-    unsigned window = index->window;
+    unsigned window = s->index->window;
     uint64_t at = begin, floor = begin, poll = begin;
     candidate best = {0, 0, 0};
     while (at < end && limit - at >= window) {
@@ -147,17 +156,8 @@ static bool search_piece(const search *s, uint64_t begin, uint64_t end, uint64_t
         uint64_t expected = at + shift;
         if (!chosen && expected < s->old_size && s->old_size - expected >= window)
             consider(s, at, expected, floor, limit, expected, &best);
-        if (!chosen && best.before + best.after < GOOD_ENOUGH) {
-            uint64_t hash = bspi_seed_hash(s->new_ + at, window);
-            uint32_t entry = index->heads[hash >> (64 - index->bits)];
-            for (unsigned i = 0; entry != 0 && i < CHAIN_LIMIT; i++) {
-                uint64_t old_off = index->base + (uint64_t)(entry - 1) * index->stride;
-                consider(s, at, old_off, floor, limit, expected, &best);
-                if (best.before + best.after >= GOOD_ENOUGH)
-                    break;
-                entry = index->next[entry - 1];
-            }
-        }
+        if (!chosen && best.before + best.after < GOOD_ENOUGH)
+            consider_indexed(s, at, floor, limit, expected, GOOD_ENOUGH, &best);
         if (best.after == 0) {
             at++;
             continue;

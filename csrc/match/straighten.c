@@ -9,7 +9,6 @@
 #include "match.h"
 
 #include "../common/bytes.h"
-#include "../common/threads.h"
 
 /* Diagonals that differ by at most this much lie close together. */
 #define NEAR ((uint64_t)4 << 10)

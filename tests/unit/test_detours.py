@@ -49,3 +49,20 @@ def test_entries_in_another_order_are_found_again() -> None:
     assert delta.patch_bytes(old_bytes, patch) == new_bytes
     # an entry's place is 12 bits; told by the place alone it is three or four bytes
     assert len(patch) < 4 * len(new)
+
+
+def test_a_run_that_is_a_byte_longer_elsewhere_is_not_worth_the_way() -> None:
+    """Each piece stands next to the one before, and elsewhere with one byte more of it."""
+    rng = random.Random(3)
+    old, new, copies = b"", b"", []
+    for _ in range(40):
+        before, piece = rng.randbytes(200), rng.randbytes(100)
+        old += before + piece
+        new += before + b"Time" + piece
+        copies.append(rng.randbytes(rng.randrange(300, 3000)) + b"e" + piece)
+    rng.shuffle(copies)
+    rest = rng.randbytes(40_000) + b"".join(copies)
+    patch = delta.diff_bytes(old + rest, new + rest, profile=Profile.MAX)
+    assert delta.patch_bytes(old + rest, patch) == new + rest
+    # forty ways there and back are a hundred bytes more
+    assert len(patch) < 110

@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
+from ..closing import Closing
 from ..errors import (
     BsipatchError,
     CancelledError,
@@ -106,7 +105,7 @@ class FeedView:
         return Wanted(path=self.paths[offer.id], size=offer.size, sha256=self.digests[offer.id])
 
 
-class FeedClient:
+class FeedClient(Closing):
     """A store's feed: its settings, floor, metadata. Use it as a context manager.
 
     clock: seconds since 1970.  Methods that change something hold the lock of what they change.
@@ -130,15 +129,8 @@ class FeedClient:
             self.store.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Lets go of the feed's folder. Safe to call twice."""
         self.store.close()
 
     @property

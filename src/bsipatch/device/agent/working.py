@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from ... import store as stores
+from ...closing import Closing
 from ...errors import BsipatchError, CancelledError, HealthError, StoreBusyError
 from ...limits import DEFAULT, Limits
 from ...store import BootReport, Store, Work
@@ -45,7 +44,7 @@ _MOST = 32
 _TICK = 0.1
 
 
-class Agent:
+class Agent(Closing):
     """Works on one store. Not for several threads; `stop` may be set from any."""
 
     def __init__(
@@ -80,15 +79,8 @@ class Agent:
         )
         self.root, self._log = self.service.root, Log(self.service.root)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Lets go of the service. Safe to call twice."""
         self.service.close()
 
     def work(self, stop: threading.Event | None = None, *, now: bool = False) -> Step:
