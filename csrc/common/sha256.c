@@ -77,19 +77,19 @@ bspi_sha256_compress *bspi_sha256_best(void) {
     return compress != NULL ? compress : bspi_sha256_portable;
 }
 
-static const uint32_t initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+const uint32_t bspi_sha256_initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
-/* Fills `tail` with the end of the message: the bytes behind its last whole block,
- * a 1 bit, zeros, and the length in bits.  Gives the number of blocks, 1 or 2. */
-static size_t make_tail(const uint8_t *data, size_t len, uint8_t tail[2 * BSPI_SHA256_BLOCK]) {
+/* Fills `tail` with the end of a message of `len` bytes: those behind its last whole
+ * block, a 1 bit, zeros, and the length in bits.  Gives the number of blocks, 1 or 2. */
+static size_t make_tail(const uint8_t *rest, uint64_t len, uint8_t tail[2 * BSPI_SHA256_BLOCK]) {
     memset(tail, 0, 2 * BSPI_SHA256_BLOCK);
-    size_t rest = len % BSPI_SHA256_BLOCK;
-    if (rest != 0)
-        memcpy(tail, data + (len - rest), rest);
-    tail[rest] = 0x80;
-    size_t blocks = rest + 9 > BSPI_SHA256_BLOCK ? 2 : 1;
-    uint64_t bits = (uint64_t)len << 3;
+    size_t held = (size_t)(len % BSPI_SHA256_BLOCK);
+    if (held != 0)
+        memcpy(tail, rest, held);
+    tail[held] = 0x80;
+    size_t blocks = held + 9 > BSPI_SHA256_BLOCK ? 2 : 1;
+    uint64_t bits = len << 3;
     uint8_t *end = tail + blocks * BSPI_SHA256_BLOCK;
     store_be32(end - 8, (uint32_t)(bits >> 32));
     store_be32(end - 4, (uint32_t)bits);
@@ -101,15 +101,22 @@ static void put_digest(const uint32_t state[8], uint8_t digest[BSPI_SHA256_LEN])
         store_be32(digest + 4 * i, state[i]);
 }
 
+void bspi_sha256_end(bspi_sha256_compress *compress, uint32_t state[8], const uint8_t *rest,
+                     uint64_t len, uint8_t digest[BSPI_SHA256_LEN]) {
+    uint8_t tail[2 * BSPI_SHA256_BLOCK];
+    size_t blocks = make_tail(rest, len, tail);
+    compress(state, tail, blocks);
+    put_digest(state, digest);
+}
+
 void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,
                  uint8_t digest[BSPI_SHA256_LEN]) {
     uint32_t state[8];
-    uint8_t tail[2 * BSPI_SHA256_BLOCK];
-    memcpy(state, initial, sizeof state);
-    if (len >= BSPI_SHA256_BLOCK)
+    memcpy(state, bspi_sha256_initial, sizeof state);
+    size_t whole = len / BSPI_SHA256_BLOCK * BSPI_SHA256_BLOCK;
+    if (whole != 0)
         compress(state, data, len / BSPI_SHA256_BLOCK);
-    compress(state, tail, make_tail(data, len, tail));
-    put_digest(state, digest);
+    bspi_sha256_end(compress, state, whole < len ? data + whole : data, len, digest);
 }
 
 void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *two,
@@ -123,12 +130,13 @@ void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *
     }
     uint32_t states[2][8];
     uint8_t tails[2][2 * BSPI_SHA256_BLOCK];
-    memcpy(states[0], initial, sizeof initial);
-    memcpy(states[1], initial, sizeof initial);
+    memcpy(states[0], bspi_sha256_initial, sizeof bspi_sha256_initial);
+    memcpy(states[1], bspi_sha256_initial, sizeof bspi_sha256_initial);
     if (len >= BSPI_SHA256_BLOCK)
         two(states[0], first, states[1], second, len / BSPI_SHA256_BLOCK);
-    size_t blocks = make_tail(first, len, tails[0]);
-    (void)make_tail(second, len, tails[1]); /* as many */
+    size_t rest = len % BSPI_SHA256_BLOCK;
+    size_t blocks = make_tail(rest != 0 ? first + (len - rest) : first, len, tails[0]);
+    (void)make_tail(rest != 0 ? second + (len - rest) : second, len, tails[1]); /* as many */
     two(states[0], tails[0], states[1], tails[1], blocks);
     put_digest(states[0], first_digest);
     put_digest(states[1], second_digest);
@@ -140,7 +148,7 @@ void bspi_sha256_pages(bspi_sha256_compress_lanes *lanes, const uint8_t *data, s
     uint8_t tail[2 * BSPI_SHA256_BLOCK];
     for (unsigned i = 0; i < 8; i++)
         for (unsigned lane = 0; lane < BSPI_SHA256_LANES; lane++)
-            states[i][lane] = initial[i];
+            states[i][lane] = bspi_sha256_initial[i];
     lanes(states, data, page, page / BSPI_SHA256_BLOCK);
     (void)make_tail(data, page, tail); /* of one block, and the same for all */
     lanes(states, tail, 0, 1);

@@ -1,4 +1,4 @@
-/* sha256.h: SHA-256 for page hashes and digest trees, never for a verdict.
+/* sha256.h: SHA-256 for page hashes, digest trees, and of two files at once.
  *
  * The portable compression function is the oracle; the others must agree with
  * it on every input.  There is no hidden state: whoever hashes much asks
@@ -17,8 +17,9 @@ typedef void bspi_sha256_compress(uint32_t state[8], const uint8_t *blocks, size
 
 bspi_sha256_compress bspi_sha256_portable;
 
-/* The round constants, for the other paths. */
+/* The round constants, for the other paths, and the state to begin with. */
 extern const uint32_t bspi_sha256_k[64];
+extern const uint32_t bspi_sha256_initial[8];
 
 /* The hardware path of this machine, or NULL when there is none. */
 bspi_sha256_compress *bspi_sha256_x86_64(void);
@@ -51,6 +52,11 @@ void bspi_sha256_pair(bspi_sha256_compress *compress, bspi_sha256_compress_two *
 /* SHA-256 of sixteen pages of `page` bytes, a multiple of a block, one behind the other. */
 void bspi_sha256_pages(bspi_sha256_compress_lanes *lanes, const uint8_t *data, size_t page,
                        uint8_t digests[BSPI_SHA256_LANES][BSPI_SHA256_LEN]);
+
+/* Ends a message of `len` bytes, whose last len % 64 are `rest`; the others are in
+ * `state`, which is used up. */
+void bspi_sha256_end(bspi_sha256_compress *compress, uint32_t state[8], const uint8_t *rest,
+                     uint64_t len, uint8_t digest[BSPI_SHA256_LEN]);
 
 /* SHA-256 of data[0, len) by the given path. */
 void bspi_sha256(bspi_sha256_compress *compress, const uint8_t *data, size_t len,

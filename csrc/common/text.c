@@ -1,5 +1,5 @@
-/* text.c: the public odds and ends: version, status texts, SHA-256. */
-#include "sha256.h"
+/* text.c: the public odds and ends: version and status texts. */
+#include "status.h"
 
 const char *bsp_version(void) {
     return BSP_VERSION_STRING;
@@ -35,8 +35,4 @@ const char *bsp_status_text(int32_t code) {
         return "A defect in the core; please report it.";
     }
     return "An unknown status code; the library and its caller are of different versions.";
-}
-
-void bsp_sha256(const uint8_t *data, size_t len, uint8_t digest[32]) {
-    bspi_sha256(bspi_sha256_best(), data, len, digest);
 }

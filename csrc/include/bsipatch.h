@@ -326,8 +326,24 @@ void bsp_guard_end(uint32_t guard);
 const char *bsp_version(void);
 /* A static English sentence for a status code: what happened and what to do. */
 const char *bsp_status_text(int32_t code);
-/* SHA-256 of `len` bytes by the fastest path of this machine; used for page
- * hashes, never for a verdict. */
+/* SHA-256 of `len` bytes by the fastest path of this machine. */
 void bsp_sha256(const uint8_t *data, size_t len, uint8_t digest[32]);
+
+/* A SHA-256 under way.  Plain memory, nothing to be freed; one thread at a time. */
+typedef struct bsp_sha256_state {
+    uint32_t words[8];
+    uint64_t len;      /* bytes taken in, below 2^61 */
+    uint8_t rest[64];  /* the last len % 64 of them */
+} bsp_sha256_state;
+
+/* 1 where two messages at once take clearly less time than one after the other. */
+int32_t bsp_sha256_pays_in_pairs(void);
+void bsp_sha256_begin(bsp_sha256_state *state);
+void bsp_sha256_update(bsp_sha256_state *state, const uint8_t *data, size_t len);
+/* As two updates by `len` bytes each; at once while both states are between blocks. */
+void bsp_sha256_update_two(bsp_sha256_state *first, const uint8_t *first_data,
+                           bsp_sha256_state *second, const uint8_t *second_data, size_t len);
+/* The digest of what was taken in; the state may go on. */
+void bsp_sha256_digest(const bsp_sha256_state *state, uint8_t digest[32]);
 
 #endif

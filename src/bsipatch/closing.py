@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Closing:

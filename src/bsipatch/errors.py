@@ -54,9 +54,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, ClassVar
 
 from bsipatch._error_texts import TEXTS
+
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 
 class BsipatchError(Exception):
@@ -113,8 +116,8 @@ class BsipatchError(Exception):
     def message(self) -> str:
         """One line without the advice: file, what happened, where, expected and found."""
         parts = [f"{self.file}: " if self.file is not None else "", self.summary]
-        if self.detail:
-            parts.append(f": {self.detail}")
+        if detail := self._detail():
+            parts.append(f": {detail}")
         facts = []
         if self.offset is not None:
             facts.append(f"at byte {self.offset}")
@@ -126,8 +129,15 @@ class BsipatchError(Exception):
             parts.append(f" ({', '.join(facts)})")
         return "".join(parts)
 
+    def _detail(self) -> str:
+        # One that tells of errors of its own class, of each mirror's say, has their texts in it.
+        return self.detail.replace(f"{self.summary}: ", "")
+
     def __str__(self) -> str:
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        if not self.hint:
+            return self.message
+        # A publisher's or owner's reason may end the message with a stop of its own.
+        return f"{self.message.removesuffix('.')}. {self.hint}"
 
     def as_dict(self) -> dict[str, Any]:
         """For --json: every detail that is known, of JSON types."""
@@ -136,7 +146,7 @@ class BsipatchError(Exception):
             "offset": self.offset,
             "expected": _show(self.expected),
             "found": _show(self.found),
-            "detail": self.detail or None,
+            "detail": self._detail() or None,
             "hint": self.hint or None,
         }
         known = {name: value for name, value in facts.items() if value is not None}
@@ -186,7 +196,13 @@ def from_os_error(
         cls = OutOfMemoryError
     name = file if file is not None else error.filename
     reason = error.strerror or str(error)
+    if error.errno in _SAID_BY_CLASS:
+        return cls(detail, file=name)
     return cls(f"{detail}: {reason}" if detail else reason, file=name)
+
+
+#: errors whose class says in its own text all that the system's words for them do
+_SAID_BY_CLASS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOSPC, errno.ENOMEM})
 
 
 # --- the call itself ---

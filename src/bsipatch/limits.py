@@ -3,21 +3,22 @@
 Limits bound what untrusted bytes can make us do.  The defaults fit the largest
 frameworks known with room to spare; callers that know better (the signed
 manifest states the exact decoded size of each patch) pass a copy with smaller
-values: ``dataclasses.replace(DEFAULT, max_plain=...)``.
+values: ``DEFAULT.but(max_plain=...)``.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Upper bounds. Sizes are in bytes, times in seconds unless the name says otherwise."""
+    """Upper bounds. Sizes are in bytes, times in seconds unless the name says otherwise.
+
+    A value that never changes.  Written out because `dataclasses` loads slower than a
+    small patch is applied.
+    """
 
     # --- one file's patch ---
     #: largest old or new file
@@ -135,6 +136,32 @@ class Limits:
     # --- interoperation ---
     #: largest file that a bsdiff patch may read or make (bsdiff4 works in memory)
     max_bsdiff_size: int = 2 * GIB - 1
+
+    def __init__(self, **changes: float) -> None:
+        """The defaults, but for what is named. Raises TypeError for a name that is none."""
+        for name, value in changes.items():
+            if name not in Limits.__annotations__:
+                raise TypeError(f"there is no limit {name!r}")
+            self.__dict__[name] = value
+
+    def but(self, **changes: float) -> Limits:
+        """A copy in which what is named is otherwise. Raises TypeError as above."""
+        return Limits(**{**self.__dict__, **changes})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"limits do not change; use but({name}=...)")
+
+    def _values(self) -> tuple[float, ...]:
+        return tuple(getattr(self, name) for name in Limits.__annotations__)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Limits) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"Limits({', '.join(f'{name}={value}' for name, value in self.__dict__.items())})"
 
 
 #: What is used where the caller says nothing.

@@ -6,17 +6,19 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
 import stat
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
 from bsipatch.closing import Closing
 from bsipatch.errors import ExistsError, LimitError, UsageError, from_os_error
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     from typing_extensions import Buffer
+
+    FileName = str | os.PathLike[str]
 
 #: what a file system answers that cannot set room aside
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV)
@@ -29,7 +31,7 @@ class MappedFile(Closing):
     mapping past the end of its file.
     """
 
-    def __init__(self, source: Path | int, *, max_size: int) -> None:
+    def __init__(self, source: FileName | int, *, max_size: int) -> None:
         """Maps a path, or an open descriptor (which stays the caller's).
 
         Raises: NotFoundError, SystemCallError, UsageError (not a regular file), LimitError.
@@ -47,7 +49,7 @@ class MappedFile(Closing):
         except OSError as error:
             raise from_os_error(error, name) from error
 
-    def _map(self, fd: int, max_size: int, name: Path | None) -> None:
+    def _map(self, fd: int, max_size: int, name: FileName | None) -> None:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise UsageError("not a regular file", file=name)
@@ -74,9 +76,9 @@ class OutputFile:
     calls raise, as errors of ours.
     """
 
-    def __init__(self, target: Path, *, size: int = 0, mode: int = 0o644) -> None:
+    def __init__(self, target: FileName, *, size: int = 0, mode: int = 0o644) -> None:
         """Creates it, with room for `size` bytes set aside."""
-        self.target = Path(os.path.realpath(target))
+        self.target = os.path.realpath(target)
         self._mode = mode & 0o777
         self._committed = False
         try:
@@ -87,7 +89,8 @@ class OutputFile:
             raise from_os_error(error, target) from error
         if not stat.S_ISREG(existing):
             raise ExistsError("the output is a directory or device", file=target)
-        self._temporary = self.target.parent / f".bsipatch-{secrets.token_hex(8)}.tmp"
+        self._folder = os.path.dirname(self.target)
+        self._temporary = os.path.join(self._folder, f".bsipatch-{os.urandom(8).hex()}.tmp")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self.fd = os.open(self._temporary, flags, 0o600)
@@ -114,9 +117,9 @@ class OutputFile:
         try:
             os.fchmod(self.fd, self._mode)
             os.fsync(self.fd)
-            self._temporary.replace(self.target)
+            os.replace(self._temporary, self.target)
             self._committed = True
-            directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
@@ -127,7 +130,8 @@ class OutputFile:
     def _discard(self) -> None:
         os.close(self.fd)
         if not self._committed:
-            self._temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary)
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ STORE, GROUP = "store", "group"
 #: where a live path lies that is a directory
 LIVE = "live"
 #: the file systems are small, so that thousands of states can be built of them
-_LIMITS = replace(DEFAULT, reserve_space=0)
+_LIMITS = DEFAULT.but(reserve_space=0)
 FOURTH = {**OLD_FRAMEWORK, "Versions/A/Resources/Info.plist": b"<plist>4</plist>\n" * 8}
 #: mode and bytes, or a link's target, by path
 Entries: TypeAlias = dict[str, tuple[int, bytes]]

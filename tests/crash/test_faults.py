@@ -170,9 +170,8 @@ def test_an_update_that_changes_while_it_is_read(
 
 def test_a_busy_store_says_who_holds_it(kit: Kit, tmp_path: Path) -> None:
     kit.init(tmp_path)
-    from dataclasses import replace
 
-    hasty = replace(DEFAULT, lock_timeout=0.0, reserve_space=0)
+    hasty = DEFAULT.but(lock_timeout=0.0, reserve_space=0)
     with (
         opened(tmp_path) as store,
         store.writing("gc"),

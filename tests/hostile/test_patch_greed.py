@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ from tests.support.patch_forge import (
 )
 
 #: what any of the small files here may need: far less than the defaults
-LIMITS = replace(limits.DEFAULT, memory_budget=64 << 20, max_plain=64 << 20)
+LIMITS = limits.DEFAULT.but(memory_budget=64 << 20, max_plain=64 << 20)
 
 # --- 2. decompression bombs ---
 

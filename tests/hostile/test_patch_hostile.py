@@ -48,7 +48,7 @@ NUMBERS = sorted(
 SIGNED = sorted({n for v in NUMBERS if v < 1 << 63 for n in (v, -v)})
 KINDS = ("arm64", "elf-x86_64")
 #: what any of the small files here may need: far less than the defaults
-LIMITS = replace(limits.DEFAULT, memory_budget=64 << 20, max_plain=64 << 20)
+LIMITS = limits.DEFAULT.but(memory_budget=64 << 20, max_plain=64 << 20)
 
 
 class Case(NamedTuple):

@@ -10,7 +10,6 @@ import signal
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,9 +128,9 @@ def test_through_a_symlink_the_target_is_replaced(pair: tuple[Path, Path, Path])
 def test_exact_plain_bytes_is_enough_and_one_less_is_not(pair: tuple[Path, Path, Path]) -> None:
     old, new, patch = pair
     result = delta.diff(old, new, patch, profile="fast")
-    exact = replace(limits.DEFAULT, max_plain=result.plain_bytes)
+    exact = limits.DEFAULT.but(max_plain=result.plain_bytes)
     delta.patch(old, patch, old.parent / "made", limits=exact)
-    short = replace(limits.DEFAULT, max_plain=result.plain_bytes - 1)
+    short = limits.DEFAULT.but(max_plain=result.plain_bytes - 1)
     with pytest.raises(errors.LimitError):
         delta.patch(old, patch, old.parent / "made2", limits=short)
     assert not (old.parent / "made2").exists()
@@ -236,7 +235,7 @@ def test_unknown_profile() -> None:
 
 def test_file_size_limits(pair: tuple[Path, Path, Path]) -> None:
     old, new, patch = pair
-    small = replace(limits.DEFAULT, max_file_size=1000)
+    small = limits.DEFAULT.but(max_file_size=1000)
     with pytest.raises(errors.LimitError):
         delta.diff(old, new, patch, limits=small)
     delta.diff(old, new, patch)
@@ -249,7 +248,7 @@ def test_memory_budgets() -> None:
         delta.diff_bytes(OLD, NEW, memory_budget=5000)
     patch = delta.diff_bytes(OLD, NEW)
     with pytest.raises(errors.MemoryLimitError):
-        delta.patch_bytes(OLD, patch, limits=replace(limits.DEFAULT, memory_budget=100))
+        delta.patch_bytes(OLD, patch, limits=limits.DEFAULT.but(memory_budget=100))
 
 
 def test_a_patch_that_does_not_verify_never_appears(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import random
 import re
@@ -193,7 +192,7 @@ def test_memory_is_bounded() -> None:
     patch = delta.diff_bytes(old, new)
     told = 0
     for budget in range(10_000, 2_000_000, 10_000):
-        limits = dataclasses.replace(DEFAULT, memory_budget=budget)
+        limits = DEFAULT.but(memory_budget=budget)
         try:
             delta.explain(patch, old, stretches=50, limits=limits)
             break

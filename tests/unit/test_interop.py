@@ -6,7 +6,6 @@ import bz2
 import random
 import struct
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,7 @@ def test_truncations() -> None:
 
 def test_limits() -> None:
     patch = interop.make_bsdiff(OLD, NEW)
-    small = replace(limits.DEFAULT, max_bsdiff_size=1000)
+    small = limits.DEFAULT.but(max_bsdiff_size=1000)
     with pytest.raises(errors.LimitError):
         interop.apply_bsdiff(OLD, patch, limits=small)
     with pytest.raises(errors.LimitError):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,10 +113,10 @@ def test_a_stream_that_ends_early(length: int, old: Path, new: Path) -> None:
 
 
 def test_more_than_is_allowed(old: Path, new: Path) -> None:
-    small = replace(DEFAULT, max_patch_size=len(PATCH) - 1)
+    small = DEFAULT.but(max_patch_size=len(PATCH) - 1)
     with piped(PATCH, 4096) as stream, pytest.raises(errors.LimitError):
         delta.patch_stream(old, stream, new, limits=small)
-    tight = replace(DEFAULT, memory_budget=50_000)
+    tight = DEFAULT.but(memory_budget=50_000)
     with piped(PATCH, 4096) as stream, pytest.raises(errors.LimitError):
         delta.patch_stream(old, stream, new, limits=tight)
     assert os.listdir(new.parent) == []

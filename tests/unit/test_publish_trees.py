@@ -264,7 +264,7 @@ def test_a_patch_that_devices_would_refuse_gives_way_to_the_whole_file(
     old: dict[str, Content] = {"a": shared}
     new: dict[str, Content] = {"a": shared + noise(30_000, 2)}
     assert built(tmp_path / "1", old, new).files[0].kind == "patch"
-    report = built(tmp_path / "2", old, new, limits=replace(DEFAULT, **limit))
+    report = built(tmp_path / "2", old, new, limits=DEFAULT.but(**limit))
     assert report.files[0].kind == "plain"
 
 
@@ -340,10 +340,10 @@ def test_what_the_manifest_says_suffices_for_any_number_of_threads(
         decoded=made.plain_bytes,
         memory=made.peak_memory,
     )
-    scarce = replace(DEFAULT, thread_memory=MIB // 4)
+    scarce = DEFAULT.but(thread_memory=MIB // 4)
     limits = replace(scarce, memory_budget=patch_budget(payload, jobs, scarce))
     for _ in range(8):
         delta.patch(old, patch, tmp_path / "out", jobs=jobs, limits=limits)
-    below = replace(limits, memory_budget=made.peak_memory - 1)
+    below = limits.but(memory_budget=made.peak_memory - 1)
     with pytest.raises(MemoryLimitError):
         delta.patch(old, patch, tmp_path / "out", jobs=jobs, limits=below)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,7 +171,7 @@ def replace_bar(bar: Bar, why: str) -> Bar:
 
 
 def test_the_list_is_bounded(store: Store) -> None:
-    few = replace(DEFAULT, max_bars=3)
+    few = DEFAULT.but(max_bars=3)
     (bar,) = _barred(store, "health")
     import msgspec
 

@@ -154,12 +154,11 @@ def test_revert_does_not_read_the_tree(store: Store, update: Path) -> None:
 
 
 def test_generations_are_collected_beyond_the_limit(tmp_path: Path, base: Path) -> None:
-    from dataclasses import replace
 
     from bsipatch.limits import DEFAULT
 
     new_store(tmp_path / "store", base).close()
-    with Store(tmp_path / "store", limits=replace(DEFAULT, max_generations=3)) as store:
+    with Store(tmp_path / "store", limits=DEFAULT.but(max_generations=3)) as store:
         for index in range(5):
             new = {**OLD_FRAMEWORK, "Versions/A/Resources/Info.plist": b"%d" % index}
             made = make_update(new=new, letter="abcde"[index], build=f"1{index}")

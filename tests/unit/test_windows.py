@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from bsipatch.delta import _windows, _writer
 from bsipatch.limits import DEFAULT
 
 STEP = 1 << 16
-LIMITS = replace(DEFAULT, window_size=STEP)
+LIMITS = DEFAULT.but(window_size=STEP)
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 

@@ -13,9 +13,9 @@ from bsipatch._core._native import (
     Patch,
     PatchInfo,
     Stream,
-    sha256,
     status_text,
 )
+from bsipatch._core._sha256 import Sha256, pays_in_pairs, sha256
 
 __all__ = [
     "DIFF_PROFILES",
@@ -27,7 +27,9 @@ __all__ = [
     "Guard",
     "Patch",
     "PatchInfo",
+    "Sha256",
     "Stream",
+    "pays_in_pairs",
     "sha256",
     "status_text",
 ]

@@ -11,11 +11,13 @@ import enum
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
 
 from bsipatch import __version__, errors
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
+    from typing import Any, Self
+
     from typing_extensions import Buffer
 
     from bsipatch._core._account import Account
@@ -80,14 +82,6 @@ if _text(lib.bsp_version()) != __version__:  # pragma: no cover - a broken insta
 def status_text(code: int) -> str:
     """The core's sentence for a status code."""
     return _text(lib.bsp_status_text(code))
-
-
-def sha256(data: Buffer) -> bytes:
-    """The core's own SHA-256, for tests; verdicts come from hashlib."""
-    digest = bytearray(32)
-    with ffi.from_buffer("uint8_t[]", data) as view:
-        lib.bsp_sha256(view, len(view), ffi.from_buffer("uint8_t[]", digest, require_writable=True))
-    return bytes(digest)
 
 
 def _check(status: int, fault: Any = None) -> None:

@@ -202,3 +202,16 @@ void bsp_guard_end(uint32_t guard);
 const char *bsp_version(void);
 const char *bsp_status_text(int32_t code);
 void bsp_sha256(const uint8_t *data, size_t len, uint8_t *digest);
+
+typedef struct bsp_sha256_state {
+    uint32_t words[8];
+    uint64_t len;
+    uint8_t rest[64];
+} bsp_sha256_state;
+
+int32_t bsp_sha256_pays_in_pairs(void);
+void bsp_sha256_begin(bsp_sha256_state *state);
+void bsp_sha256_update(bsp_sha256_state *state, const uint8_t *data, size_t len);
+void bsp_sha256_update_two(bsp_sha256_state *first, const uint8_t *first_data,
+                           bsp_sha256_state *second, const uint8_t *second_data, size_t len);
+void bsp_sha256_digest(const bsp_sha256_state *state, uint8_t *digest);

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import MissingDependencyError, UsageError
 from . import _config, _quick
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
 #: name -> (module in this package, panel of the help page), in the help page's order

@@ -16,12 +16,15 @@ or in its environment variable wins.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError
 from ..limits import DEFAULT, Limits
+
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from typing import Any
 
 VARIABLE = "BSIPATCH_CONFIG"
 
@@ -46,17 +49,20 @@ SHARED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def path() -> Path:
+def path() -> str:
     """Where the config file is looked for."""
     named = os.environ.get(VARIABLE)
     if named:
-        return Path(named)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    if base and os.name == "posix":
-        return Path(base) / "bsipatch" / "config.toml"
-    import platformdirs
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME", "") if os.name == "posix" else ""
+    if not base and sys.platform == "linux" and "HOME" in os.environ:
+        base = os.path.join(os.environ["HOME"], ".config")  # what platformdirs says there, slowly
+    if not base:
+        import platformdirs
 
-    return Path(platformdirs.user_config_dir("bsipatch", appauthor=False)) / "config.toml"
+        base = platformdirs.user_config_dir("bsipatch", appauthor=False)
+        return os.path.join(base, "config.toml")
+    return os.path.join(base, "bsipatch", "config.toml")
 
 
 def defaults(commands: Iterable[str], *, limits: Limits = DEFAULT) -> dict[str, dict[str, Any]]:
@@ -66,7 +72,7 @@ def defaults(commands: Iterable[str], *, limits: Limits = DEFAULT) -> dict[str, 
     """
     file = path()
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb") as opened:
             data = opened.read(limits.max_config_file + 1)
     except FileNotFoundError:
         if os.environ.get(VARIABLE):
@@ -78,10 +84,10 @@ def defaults(commands: Iterable[str], *, limits: Limits = DEFAULT) -> dict[str, 
         raise ConfigError(f"cannot read it: {error.strerror}", file=file) from error
     if len(data) > limits.max_config_file:
         raise ConfigError("the config file is too large", file=file)
-    return _read(data, file, set(commands))
+    return _read(data, file, set(commands)) if data else {}
 
 
-def _read(data: bytes, file: Path, commands: set[str]) -> dict[str, dict[str, Any]]:
+def _read(data: bytes, file: str, commands: set[str]) -> dict[str, dict[str, Any]]:
     import tomllib
 
     try:

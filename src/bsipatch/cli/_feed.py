@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ def session(
     from ..limits import DEFAULT
 
     with (
-        stores.Store(store, limits=replace(DEFAULT, lock_timeout=_PATIENCE)) as store_opened,
+        stores.Store(store, limits=DEFAULT.but(lock_timeout=_PATIENCE)) as store_opened,
         opened(store_opened.root, limits=store_opened.limits) as feed,
     ):
         policy = policies.load(store_opened.root, limits=store_opened.limits)

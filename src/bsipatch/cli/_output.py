@@ -7,17 +7,22 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import from_os_error
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
+    from typing import IO, Any
+
     from rich.progress import Progress, TaskID
+
+    from ..output import FileName
 
 #: seconds of quiet before a bar appears
 _DELAY = 1.0
 _INTERVAL = 0.1
+#: of the names that `status` shows, so that its three parts have one column of values
+STATUS_WIDTH = len("Generation 0")
 
 #: what moves a terminal's cursor, or turns the order of what follows around -> what is shown
 _ESCAPES = {
@@ -81,17 +86,17 @@ def seconds(duration: float) -> str:
     return f"{duration // 60:.0f} min {duration % 60:.0f} s"
 
 
-def columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Name and value in two aligned columns."""
-    width = max((len(name) for name, _ in rows), default=0)
+def columns(rows: Sequence[tuple[str, str]], least: int = 0) -> list[str]:
+    """Name and value in two aligned columns, the first `least` wide or wider."""
+    width = max([least, *(len(name) for name, _ in rows)])
     return [f"{name:<{width}}  {value}" for name, value in rows if value]
 
 
 @contextmanager
-def opening(path: Path) -> Iterator[IO[bytes]]:
+def opening(path: FileName) -> Iterator[IO[bytes]]:
     """A file to look into, with errors of ours."""
     try:
-        file = path.open("rb")
+        file = open(path, "rb")  # noqa: SIM115 - the `with` is below
     except OSError as error:
         raise from_os_error(error, path) from error
     with file:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from . import _output, _signals
 
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from ..output import FileName
 
-def run(old: Path, patch: Path, out: Path, *, jobs: int | None, json: bool) -> None:
+
+def run(old: FileName, patch: FileName, out: FileName, *, jobs: int | None, json: bool) -> None:
     """Applies a patch of either kind and says what came of it."""
     from .. import delta
 
@@ -19,9 +21,11 @@ def run(old: Path, patch: Path, out: Path, *, jobs: int | None, json: bool) -> N
                 old, sys.stdin.buffer, out, jobs=jobs, progress=_signals.stopping(bar, stop)
             )
         elif _is_bsdiff(patch):
+            from pathlib import Path
+
             from ..interop import apply_bsdiff_file
 
-            made = apply_bsdiff_file(old, patch, out)
+            made = apply_bsdiff_file(Path(old), Path(patch), Path(out))
         else:
             made = delta.patch(old, patch, out, jobs=jobs, progress=_signals.stopping(bar, stop))
     facts = {
@@ -44,7 +48,7 @@ def run(old: Path, patch: Path, out: Path, *, jobs: int | None, json: bool) -> N
     _output.emit(json, facts, lines)
 
 
-def _is_bsdiff(patch: Path) -> bool:
+def _is_bsdiff(patch: FileName) -> bool:
     """A look at the first bytes, without loading what only BSDIFF40 needs."""
     with _output.opening(patch) as file:
         return file.read(8) == b"BSDIFF40"

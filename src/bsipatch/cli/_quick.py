@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 _VALUES = {"-o": "out", "--out": "out", "-j": "jobs", "--jobs": "jobs"}
 _MOST_JOBS = 256
 
 
-@dataclass(frozen=True, slots=True)
 class PatchLine:
     """One command line of `bsipatch patch`."""
 
-    old: Path
-    patch: Path
-    out: Path
-    jobs: int | None
-    json: bool
+    __slots__ = ("jobs", "json", "old", "out", "patch")  # a dataclass loads slowly
+
+    def __init__(self, old: str, patch: str, out: str, *, jobs: int | None, json: bool) -> None:
+        self.old = old
+        self.patch = patch
+        self.out = out
+        self.jobs = jobs
+        self.json = json
 
 
 def read(arguments: Sequence[str]) -> PatchLine | None:
@@ -55,9 +55,9 @@ def read(arguments: Sequence[str]) -> PatchLine | None:
     if len(jobs) > 3 or not 1 <= int(jobs) <= _MOST_JOBS:
         return None
     return PatchLine(
-        old=Path(files[0]),
-        patch=Path(files[1]),
-        out=Path(found["out"]),
+        old=files[0],
+        patch=files[1],
+        out=found["out"],
         jobs=int(jobs) if "jobs" in found else None,
         json=json,
     )

@@ -8,13 +8,15 @@ other time the signal raises KeyboardInterrupt as usual.
 from __future__ import annotations
 
 import contextlib
-import json as json_module
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
 
 INTERRUPTED = 130
 
@@ -130,6 +132,8 @@ def _report(error: Exception, json: bool) -> int:
 def say_error(facts: dict[str, Any], json: bool, *, text: str | None = None) -> None:
     """One message on stderr; under --json one object on stdout."""
     if json:
+        import json as json_module
+
         print(json_module.dumps(facts | {"ok": False}, sort_keys=True, default=str), flush=True)
     else:
         from ._output import printable

@@ -2,7 +2,7 @@
 
 A patch is verified before it appears: diff applies what it has made and compares.
 A result is verified before it appears: patch checks the SHA-256 of the old file and
-of what it has written.  The verdict is always hashlib's, never the core's own.
+of what it has written.  The digests that files are compared with are hashlib's.
 
 Ctrl-C, or an exception raised by a progress callback, stops the work, removes what
 was half made and goes on to the caller.
@@ -10,22 +10,11 @@ was half made and goes on to the caller.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bsipatch.delta._apply import apply_to_fd, patch, patch_bytes
-from bsipatch.delta._inspect import inspect
-from bsipatch.delta._make import diff, diff_bytes
-from bsipatch.delta._results import (
-    DiffResult,
-    PatchReport,
-    PatchResult,
-    Profile,
-    Progress,
-    StreamReport,
-)
+from bsipatch.delta._results import PatchResult, Profile, Progress
 
-if TYPE_CHECKING:
-    from bsipatch.delta._stream import patch_stream  # noqa: I001 - loaded when asked for
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:  # the others are loaded when they are asked for
     from bsipatch.delta._explain import (
         ExplainedRow,
         ExplainedSection,
@@ -34,6 +23,10 @@ if TYPE_CHECKING:
         Stretch,
         explain,
     )
+    from bsipatch.delta._inspect import inspect
+    from bsipatch.delta._make import diff, diff_bytes
+    from bsipatch.delta._reports import DiffResult, PatchReport, StreamReport
+    from bsipatch.delta._stream import patch_stream
 
 __all__ = [
     "DiffResult",
@@ -58,14 +51,22 @@ __all__ = [
 ]
 
 
+_PLACES = {
+    "DiffResult": "_reports",
+    "PatchReport": "_reports",
+    "StreamReport": "_reports",
+    "diff": "_make",
+    "diff_bytes": "_make",
+    "inspect": "_inspect",
+    "patch_stream": "_stream",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Loads what explains patches, or takes them from a pipe, when it is asked for."""
-    if name == "patch_stream":
-        from bsipatch.delta._stream import patch_stream
+    """Loads what a command that only applies a patch does not need."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return patch_stream
-    if name in __all__:
-        from bsipatch.delta import _explain
-
-        return getattr(_explain, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_PLACES.get(name, '_explain')}")
+    return getattr(module, name)

@@ -6,12 +6,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from bsipatch import limits as _limits
+from bsipatch.delta._hashing import BothFiles, Hashing, hashing_for_apply
 from bsipatch.delta._results import PatchResult, Progress
-from bsipatch.delta._support import Hashing, length_of, naming, ticker
+from bsipatch.delta._support import length_of, naming, ticker
 from bsipatch.delta._windows import rebuild as rebuild
 from bsipatch.delta._writer import FileWriter
 from bsipatch.errors import (
@@ -30,33 +29,19 @@ from bsipatch.limits import Limits
 from bsipatch.output import MappedFile, OutputFile
 from bsipatch.parallel import each, job_count, watch
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bsipatch._core import Patch
-
-
-class Sink(Protocol):
-    """Where apply_to_fd puts the new file's bytes, when not simply into its descriptor.
-
-    Called from several threads at once.  Once everything was handed over, reading
-    the descriptor must give exactly those bytes.
-    """
-
-    def begin(self, size: int, fills: Sequence[tuple[int, int]]) -> None:
-        """The file will have `size` bytes; (offset, length) of what comes by fill()."""
-
-    def write(self, offset: int, view: memoryview) -> None:
-        """Bytes of the file; what lies within a fill is not final yet."""
-
-    def fill(self, offset: int, view: memoryview) -> None:
-        """One whole range that depends on the others, after all of them."""
+    from bsipatch.delta._sink import Sink
+    from bsipatch.output import FileName
 
 
 def patch(
-    old: Path,
-    patch: Path,
-    new: Path,
+    old: FileName,
+    patch: FileName,
+    new: FileName,
     *,
     jobs: int | None = None,
     progress: Progress | None = None,
@@ -71,12 +56,12 @@ def patch(
     OldMismatchError, NewMismatchError.
     """
     with (
-        MappedFile(Path(patch), max_size=limits.max_patch_size) as patch_file,
-        MappedFile(Path(old), max_size=limits.max_file_size) as old_file,
+        MappedFile(patch, max_size=limits.max_patch_size) as patch_file,
+        MappedFile(old, max_size=limits.max_file_size) as old_file,
         naming(old, patch, new),
         WholeFile("patch", patch_file.data, patch) as patch_whole,
         WholeFile("old file", old_file.data, old) as old_whole,
-        OutputFile(Path(new), mode=old_file.mode) as out,
+        OutputFile(new, mode=old_file.mode) as out,
     ):
         result = apply_open(old_file.data, patch_file.data, out.fd, jobs, progress, limits)
         for file in (patch_whole, old_whole):
@@ -264,25 +249,38 @@ def _run(
             raise LimitError("new file size", expected=limits.max_file_size, found=info.new_size)
         if info.old_size != length_of(old):
             raise OldMismatchError("size", expected=info.old_size, found=length_of(old))
-        with Hashing(old) if hashing is None else nullcontext(hashing) as old_hash:
+        with (
+            hashing_for_apply(old, info.new_size, threads)
+            if hashing is None
+            else nullcontext(hashing)
+        ) as old_hash:
             try:
                 decoded = begin(handle, old, threads, limits, progress)
                 sink.begin(info.new_size, handle.fills())
                 new_digest = rebuild(
-                    handle, threads, limits, sink.write, sink.fill, progress, "write", read_back
+                    handle,
+                    threads,
+                    limits,
+                    sink.write,
+                    sink.fill,
+                    progress,
+                    "write",
+                    read_back,
+                    old_hash if isinstance(old_hash, BothFiles) else None,
                 )
                 finish()
             except (FormatError, MismatchError) as error:
                 # A wrong old file shows up as all kinds of nonsense; name the cause.
                 _require(OldMismatchError, old_hash.result(), info.old_check, old_sha256, error)
                 raise
-            _require(OldMismatchError, old_hash.result(), info.old_check, old_sha256)
+            old_digest = old_hash.result()
+            _require(OldMismatchError, old_digest, info.old_check, old_sha256)
         _require(NewMismatchError, new_digest, info.new_check, new_sha256)
         return PatchResult(
             old_size=info.old_size,
             new_size=info.new_size,
             patch_size=length_of(patch),
-            old_sha256=old_hash.result().hex(),
+            old_sha256=old_digest.hex(),
             new_sha256=new_digest.hex(),
             peak_memory=handle.peak_memory + decoded,
             seconds=time.monotonic() - started,
@@ -318,7 +316,6 @@ def prepare(
 def begin(handle: Patch, old: Buffer, jobs: int, limits: Limits, progress: Progress | None) -> int:
     """Decodes the generic streams and begins the core's; gives the bytes decoded here."""
     from bsipatch._core import Codec, Control
-    from bsipatch.delta._codecs import decode
 
     streams = [s for s in handle.streams() if s.codec in (Codec.ZSTD, Codec.LZMA)]
     decoded = sum(stream.plain_len for stream in streams)
@@ -329,6 +326,8 @@ def begin(handle: Patch, old: Buffer, jobs: int, limits: Limits, progress: Progr
     plain: dict[int, bytes] = {}
 
     def run(index: int) -> None:
+        from bsipatch.delta._codecs import decode
+
         plain[index] = decode(streams[index])
 
     each(len(streams), jobs, run, tick=tick)

@@ -11,10 +11,11 @@ import msgspec
 
 from bsipatch import limits as _limits
 from bsipatch.delta._apply import prepare
+from bsipatch.delta._hashing import Hashing
 from bsipatch.delta._kinds import kind_name
 from bsipatch.delta._names import SectionNames
 from bsipatch.delta._results import Progress
-from bsipatch.delta._support import Hashing, length_of, naming, ticker
+from bsipatch.delta._support import length_of, naming, ticker
 from bsipatch.errors import OldMismatchError
 from bsipatch.limits import Limits
 from bsipatch.output import MappedFile

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsipatch import limits as _limits
-from bsipatch.delta._results import PatchReport, StreamReport
+from bsipatch.delta._reports import PatchReport, StreamReport
 from bsipatch.delta._support import length_of, naming
 from bsipatch.limits import Limits
 from bsipatch.output import MappedFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Buffer
 
 
@@ -24,7 +25,7 @@ def inspect(patch: Path | Buffer, *, limits: Limits = _limits.DEFAULT) -> PatchR
     """
     if isinstance(patch, str | os.PathLike):
         with (
-            MappedFile(Path(patch), max_size=limits.max_patch_size) as file,
+            MappedFile(patch, max_size=limits.max_patch_size) as file,
             naming(patch, patch, patch),
         ):
             return inspect(file.data, limits=limits)

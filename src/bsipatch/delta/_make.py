@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsipatch import limits as _limits
 from bsipatch.delta._apply import prepare, rebuild
-from bsipatch.delta._results import DiffResult, Profile, Progress
-from bsipatch.delta._support import Hashing, length_of, ticker
+from bsipatch.delta._hashing import Hashing
+from bsipatch.delta._reports import DiffResult
+from bsipatch.delta._results import Profile, Progress
+from bsipatch.delta._support import length_of, ticker
 from bsipatch.errors import (
     FormatError,
     InternalError,
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bsipatch.delta._budget import Way
+    from bsipatch.output import FileName
 
 #: bytes of both files together, up to which every way is tried
 _SMALL = 2 << 20
 
 
 def diff(
-    old: Path,
-    new: Path,
-    patch: Path,
+    old: FileName,
+    new: FileName,
+    patch: FileName,
     *,
     profile: Profile | str = Profile.MAX,
     jobs: int | None = None,
@@ -58,9 +60,9 @@ def diff(
     OutOfMemoryError, UsageError, InternalError (the patch did not verify).
     """
     with (
-        MappedFile(Path(old), max_size=limits.max_file_size) as old_file,
-        MappedFile(Path(new), max_size=limits.max_file_size) as new_file,
-        OutputFile(Path(patch)) as out,
+        MappedFile(old, max_size=limits.max_file_size) as old_file,
+        MappedFile(new, max_size=limits.max_file_size) as new_file,
+        OutputFile(patch) as out,
     ):
         made, result = _diff(
             old_file.data, new_file.data, profile, jobs, progress, memory_budget, raw, limits
@@ -222,7 +224,7 @@ def _verify(
     """
     from bsipatch._core import Patch
 
-    unlimited = replace(_limits.DEFAULT, max_plain=1 << 62, memory_budget=0)
+    unlimited = _limits.DEFAULT.but(max_plain=1 << 62, memory_budget=0)
     with memoryview(new) as expected:
         try:
             with Patch(made, max_plain=unlimited.max_plain) as handle:

@@ -1,11 +1,13 @@
-"""What the three verbs take and give: profiles, progress, results."""
+"""What the verbs take and give: profiles, progress, what applying came to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 #: called with phase, bytes done and bytes in all, on the calling thread, some times a second
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -19,63 +21,37 @@ class Profile(StrEnum):
     MAX = "max"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """One stream of a patch. Sizes in bytes; encoded is None for streams that share a coder."""
-
-    id: int
-    codec: str
-    plain: int
-    encoded: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PatchReport:
-    """What a patch says about itself. Sizes in bytes."""
-
-    format_version: int
-    old_size: int
-    new_size: int
-    patch_size: int
-    old_check: str  #: first 8 bytes of the old file's SHA-256, as hex
-    new_check: str
-    plain_bytes: int  #: all streams once decoded
-    modelled_bytes: int  #: what the core coded itself: header, directory, modelled streams
-    streams: tuple[StreamReport, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DiffResult:
-    """A patch that was made and verified. Sizes in bytes, digests as hex."""
-
-    old_size: int
-    new_size: int
-    patch_size: int
-    old_sha256: str
-    new_sha256: str
-    plain_bytes: int  #: exact sum of the decoded streams, for Limits.max_plain
-    peak_memory: int  #: bytes that applying it by one thread takes beside the windows' buffers
-    seconds: float
-    profile: str = ""  #: what the patch was made with: a memory budget may ask for less than wanted
-    raw: bool = False  #: made without looking for structure: asked for, smaller, or cheaper
-    short_of_memory: bool = (
-        False  #: made with less effort than wanted, as the budget did not allow it
-    )
-
-    @property
-    def ratio(self) -> float:
-        """Patch size as a share of the new file's size; 0 when that is empty."""
-        return self.patch_size / self.new_size if self.new_size else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class PatchResult:
     """A file that was made and verified. Sizes in bytes, digests as hex."""
 
-    old_size: int
-    new_size: int
-    patch_size: int
-    old_sha256: str
-    new_sha256: str
-    peak_memory: int
-    seconds: float
+    __slots__ = (
+        "new_sha256",
+        "new_size",
+        "old_sha256",
+        "old_size",
+        "patch_size",
+        "peak_memory",
+        "seconds",
+    )  # a dataclass loads slowly
+
+    def __init__(
+        self,
+        *,
+        old_size: int,
+        new_size: int,
+        patch_size: int,
+        old_sha256: str,
+        new_sha256: str,
+        peak_memory: int,
+        seconds: float,
+    ) -> None:
+        self.old_size = old_size
+        self.new_size = new_size
+        self.patch_size = patch_size
+        self.old_sha256 = old_sha256
+        self.new_sha256 = new_sha256
+        self.peak_memory = peak_memory
+        self.seconds = seconds
+
+    def __repr__(self) -> str:
+        return f"PatchResult({', '.join(f'{n}={getattr(self, n)!r}' for n in self.__slots__)})"

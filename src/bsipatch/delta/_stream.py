@@ -13,17 +13,20 @@ import contextlib
 import io
 import os
 import select
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bsipatch import limits as _limits
 from bsipatch.delta._apply import WholeFile, apply_open
+from bsipatch.delta._hashing import Hashing
 from bsipatch.delta._results import PatchResult, Progress
-from bsipatch.delta._support import Hashing, naming
+from bsipatch.delta._support import naming
 from bsipatch.errors import LimitError, TruncatedError, from_os_error
 from bsipatch.limits import Limits
 from bsipatch.output import MappedFile, OutputFile
 from bsipatch.parallel import TICK
+
+if TYPE_CHECKING:
+    from bsipatch.output import FileName
 
 _STEP = 1 << 16
 #: bytes that tell a patch from anything else
@@ -31,9 +34,9 @@ _LEAST = 16
 
 
 def patch_stream(
-    old: Path,
+    old: FileName,
     patch: BinaryIO,
-    new: Path,
+    new: FileName,
     *,
     jobs: int | None = None,
     progress: Progress | None = None,
@@ -48,11 +51,11 @@ def patch_stream(
     Raises: as patch().
     """
     with (
-        MappedFile(Path(old), max_size=limits.max_file_size) as old_file,
+        MappedFile(old, max_size=limits.max_file_size) as old_file,
         naming(old, "-", new),
         WholeFile("old file", old_file.data, old) as whole,
         Hashing(old_file.data) as hashing,
-        OutputFile(Path(new), mode=old_file.mode) as out,
+        OutputFile(new, mode=old_file.mode) as out,
     ):
         received = _receive(patch, progress, limits)
         result = apply_open(

@@ -10,18 +10,20 @@ and hashed while it is still in the processor's cache.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from bsipatch.delta._hashing import BothFiles
 from bsipatch.delta._results import Progress
 from bsipatch.errors import CorruptError, NewMismatchError
 from bsipatch.limits import Limits
 from bsipatch.parallel import Worker, each
 
+TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
+    import hashlib
+
     from typing_extensions import Buffer
 
     from bsipatch._core import Patch
@@ -42,6 +44,7 @@ def rebuild(
     progress: Progress | None,
     phase: str,
     read_back: ReadBack | None = None,
+    both: BothFiles | None = None,
 ) -> bytes:
     """Makes every window on `jobs` threads, then the ranges that depend on them.
 
@@ -50,14 +53,14 @@ def rebuild(
     starts at a page of memory and is good until it returns.  `emit_fill` gets each
     range that is a function of other bytes, once these are made; windows have zeros
     in its place.  With `read_back`, which reads what was emitted, gives the new
-    file's SHA-256, else b"".
+    file's SHA-256, else b""; with `both` it is made along with the old file's.
     """
     size = handle.info.new_size
     step = limits.window_size
     fills = _fills(handle, size)
     count = -(-size // step)
     with _Rest(handle) as rest, _Ring(2 * jobs + 3, min(step, size), count) as ring:
-        digest = None if read_back is None else _Digest(handle, ring, fills, step)
+        digest = None if read_back is None else _Digest(handle, ring, fills, step, both)
         # One thread more than asked for: of so many, one mostly waits for the disk.
 
         def stop() -> None:
@@ -244,20 +247,28 @@ class _Ring:
             self._changed.notify_all()
 
 
+def _sha256() -> hashlib._Hash:
+    import hashlib  # loads slowly, and is not always needed
+
+    return hashlib.sha256()
+
+
 class _Digest:
-    """SHA-256 of the windows, in order, by hashlib.
+    """SHA-256 of the windows, in order.
 
     A range that depends on other bytes is put into its windows when all of these
     are made while the buffers last.  From the first one on of which that is not so,
     the new file is read back in the end.
     """
 
-    def __init__(self, handle: Patch, ring: _Ring, fills: list[_Fill], step: int) -> None:
+    def __init__(
+        self, handle: Patch, ring: _Ring, fills: list[_Fill], step: int, both: BothFiles | None
+    ) -> None:
         self._handle = handle
         self._ring = ring
         self._fills = fills
         self._step = step
-        self._sha256 = hashlib.sha256()
+        self._sha256 = _sha256() if both is None else both
         self._at = 0  # hashed so far
         self._late = False  # the rest is to be read back
         self._error: BaseException | None = None

@@ -7,7 +7,6 @@ once the device has asked for a new one.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import secrets
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ def verify_ticket(
     Raises TrustError (another device's, another nonce's), ExpiredError (no longer, or not yet),
     SignatureError, ThresholdError, CorruptError, LimitError, FeedError.
     """
-    bounds = dataclasses.replace(limits, max_manifest=limits.max_ticket)
+    bounds = limits.but(max_manifest=limits.max_ticket)
     payload = trust.verify(envelope, policy, payload_type=PAYLOAD_TYPE, limits=bounds).payload
     try:
         ticket = _decoder.decode(payload)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import durable, records
 from .applying import Applied, Terms, apply
@@ -112,7 +112,7 @@ def _throw_away(store: Store) -> Iterator[Store]:
         with durable.system_calls("preparing the rehearsal", store.file):
             _copy_records(store)
         # the copy's generations are links, which nothing may collect
-        limits = replace(store.limits, max_generations=store.limits.max_entries)
+        limits = store.limits.but(max_generations=store.limits.max_entries)
         with Store(store.root / REHEARSAL, limits=limits) as copy:
             yield copy
     finally:

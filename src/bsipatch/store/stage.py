@@ -14,7 +14,6 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .. import delta
 from ..errors import (
@@ -259,8 +258,7 @@ class Stage:
     def _patch(self, action: Action, new: int, share: Share, jobs: int) -> None:
         assert action.payload is not None
         payload = self._manifest.payloads[action.payload]
-        limits = replace(
-            self._limits,
+        limits = self._limits.but(
             max_plain=payload.decoded,
             memory_budget=patch_budget(payload, jobs, self._limits),
         )
