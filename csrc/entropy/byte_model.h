@@ -41,6 +41,9 @@ bspi_byte_options bspi_byte_options_for(uint32_t contexts, uint32_t selectors, u
 bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *options);
 void bspi_byte_model_free(bspi_byte_model *model); /* NULL is fine */
 
+/* Codes with what every machine has from now on, for tests: nothing else changes. */
+void bspi_byte_model_use_no_vectors(bspi_byte_model *model);
+
 /* contexts: options.contexts hashes, of which every bit counts.  A selector
  * beyond the last counts as the last. */
 void bspi_byte_encode(bspi_byte_model *model, bspi_encoder *encoder, const uint32_t *contexts,

@@ -61,6 +61,7 @@ typedef struct bspi_byte_model bspi_byte_model;
 bspi_byte_options bspi_byte_options_for(uint32_t contexts, uint32_t selectors, uint64_t len);
 bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *options);
 void bspi_byte_model_free(bspi_byte_model *model);
+void bspi_byte_model_use_no_vectors(bspi_byte_model *model);
 void bspi_byte_encode(bspi_byte_model *, bspi_encoder *, const uint32_t *contexts,
                       uint32_t selector, uint8_t byte);
 uint8_t bspi_byte_decode(bspi_byte_model *, bspi_decoder *, const uint32_t *contexts,
@@ -442,6 +443,35 @@ def test_long_streams_agree_with_the_reference(
     plain = reference.ByteModel(*options)
     assert bytes(plain.decode(decoder, h, s) for h, s, _ in items) == bytes(text)
     assert decode_bytes(heap, data, items, options) == list(text)
+
+
+@pytest.mark.parametrize("contexts", range(1, 9))
+@pytest.mark.parametrize("match_bits", [0, 9])
+def test_vectors_code_what_every_machine_codes(heap: Any, contexts: int, match_bits: int) -> None:
+    """And learn the same, in tables where much is new and much is thrown out."""
+    rng = random.Random(contexts)
+    words = [rng.randbytes(rng.randrange(2, 40)) for _ in range(30)]
+    text = b"".join(
+        rng.choice(words) if rng.random() < 0.9 else rng.randbytes(4) for _ in range(400)
+    )
+    items = text_items(text, contexts)
+    made = []
+    for plainly in (False, True):
+        model = byte_model(heap, contexts, 3, 7, match_bits)
+        if plainly:
+            lib.bspi_byte_model_use_no_vectors(model)
+
+        def encode(encoder: Any, model: Any = model) -> None:
+            for number, (hashes, selector, byte) in enumerate(items):
+                if number % 5 == 3:
+                    lib.bspi_byte_train(model, hashes, selector, byte)
+                else:
+                    lib.bspi_byte_encode(model, encoder, hashes, selector, byte)
+
+        made.append(coded(heap, encode))
+        lib.bspi_byte_model_free(model)
+    assert made[0] == made[1]
+    assert len(made[0]) < len(text)
 
 
 def test_training_makes_known_bytes_cheap(heap: Any) -> None:
