@@ -115,10 +115,12 @@ def each(
 ) -> None:
     """Runs task(0) to task(count - 1), begun in order, on `jobs` threads.
 
-    `done(index)` is called here for each finished task, in ascending order, while
-    others still run.  The exception of the lowest failing index is raised once no
-    task runs any more; what had not begun by then never does.  `cancel` is called,
-    before the wait for what runs, when this call is about to end with an exception.
+    `done(index)` is called here for each finished task, in ascending order, and `tick`
+    too, some times a second while others still run: waking this thread for each task
+    would take the interpreter from those that work.  The exception of the lowest failing
+    index is raised once no task runs any more; what had not begun by then never does.
+    `cancel` is called, before the wait for what runs, when this call is about to end with
+    an exception.
     """
     changed = threading.Condition()
     finished: set[int] = set()
@@ -143,7 +145,8 @@ def each(
                 return
             with changed:
                 finished.add(index)
-                changed.notify()
+                if len(finished) == count:
+                    changed.notify()
 
     workers: list[Worker] = []
     ended = False
@@ -157,19 +160,18 @@ def each(
                 if not workers:
                     raise
                 break
-        for index in range(count):
-            while True:
-                with changed:
-                    if index in finished or raised:
-                        break
+        told = 0
+        all_finished = count == 0
+        while not all_finished and not raised:
+            with changed:
+                if not raised and len(finished) < count:
                     changed.wait(TICK)
-                if tick is not None:
-                    tick()
-            if raised:
-                break
-            finished.discard(index)
-            if done is not None:
-                done(index)
+                all_finished = len(finished) == count
+            if tick is not None:
+                tick()
+            while done is not None and told in finished:
+                done(told)
+                told += 1
         ended = not raised
     finally:
         stopped = True

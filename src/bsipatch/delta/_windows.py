@@ -187,7 +187,11 @@ class _Ring:
         self._free = 0  # windows below this one have been released
         self._out: set[int] = set()  # released beyond it
         self._made: set[int] = set()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # Who waits for one thing is not woken by the other.
+        self._freed = threading.Condition(lock)
+        self._ready = threading.Condition(lock)
+        self._wanted = -1  # the window that is waited for, to be made
         self._views: dict[int, memoryview] = {}
         self.stopped = False
         # Anonymous pages: aligned as direct output wants them, and given back at once.
@@ -208,9 +212,9 @@ class _Ring:
 
     def take(self, index: int, length: int) -> memoryview | None:
         """The buffer of window `index`; None when everything was stopped."""
-        with self._changed:
+        with self._freed:
             while index - self.count >= self._free and not self.stopped:
-                self._changed.wait()
+                self._freed.wait()
             if self.stopped:
                 return None
             start = index % self.count * self._room
@@ -218,33 +222,36 @@ class _Ring:
             return view
 
     def made(self, index: int) -> None:
-        with self._changed:
+        with self._ready:
             self._made.add(index)
-            self._changed.notify_all()
+            if index == self._wanted:
+                self._ready.notify()
 
     def next(self, index: int, last: int) -> memoryview | None:
         """Window `index` once those up to `last` are made too; None when all was stopped."""
-        with self._changed:
-            while not self._made.issuperset(range(index, last + 1)):
-                if self.stopped:
-                    return None
-                self._changed.wait()
+        with self._ready:
+            for self._wanted in range(index, last + 1):
+                while self._wanted not in self._made:
+                    if self.stopped:
+                        return None
+                    self._ready.wait()
             self._made.discard(index)
             return self._views[index]
 
     def release(self, index: int) -> None:
-        with self._changed:
+        with self._freed:
             self._views.pop(index).release()
             self._out.add(index)
             while self._free in self._out:
                 self._out.discard(self._free)
                 self._free += 1
-            self._changed.notify_all()
+                self._freed.notify_all()  # which of them it is for, only they know
 
     def stop(self) -> None:
-        with self._changed:
+        with self._freed:
             self.stopped = True
-            self._changed.notify_all()
+            self._freed.notify_all()
+            self._ready.notify_all()
 
 
 def _sha256() -> hashlib._Hash:
