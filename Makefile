@@ -10,6 +10,8 @@
 #                    with many examples
 #   make agent-kill  kill -9 of a device's agent at KILLS=200 random moments of its life
 #   make conformance SUITE=DIR   a checkout of tuf-conformance against the device's client
+#   make test-arm64  kernels, fuzz corpora and patches on arm64, elsewhere by a cross compiler
+#                    (CROSS_COMPILE=aarch64-linux-gnu-) and qemu
 #   make crash       power cuts on ext4, btrfs and XFS, and failing system calls; crash-full: all
 #                    states, planted bugs and calls (as root, an hour); crash-faults: every call
 #                    that can fail, of every operation (CRASH_OPS="revert" to choose)
@@ -51,7 +53,7 @@ TIME ?= 60
 SANITIZED := build/sanitized
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
-.PHONY: agent-kill conformance help setup demo test lint format typecheck fuzz sanitize crash crash-full crash-faults bench bench-full bench-kernels \
+.PHONY: agent-kill conformance help setup demo test test-arm64 lint format typecheck fuzz sanitize crash crash-full crash-faults bench bench-full bench-kernels \
     corpora docs man clean
 
 help:
@@ -128,6 +130,11 @@ build/fuzz/.built: $(CORE) $(wildcard csrc/fuzz/*)
 fuzz: $(VENV)/.extra-test build/fuzz/.built
 	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I{} csrc/fuzz/run.sh run {} $(TIME)
 	@HYPOTHESIS_PROFILE=expensive $(PYTEST) tests/hostile $(PYTEST_ARGS)
+
+# The machine's own compiler on arm64; elsewhere $(CROSS_COMPILE)gcc, and qemu runs what it makes.
+export CROSS_COMPILE ?= aarch64-linux-gnu-
+test-arm64: $(VENV)/.extra-test
+	@BSIPATCH_ARM64=1 $(BIN)/python -m pytest -q tests/native $(PYTEST_ARGS)
 
 KILLS ?= 200
 agent-kill: $(VENV)/.extra-test

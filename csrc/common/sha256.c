@@ -77,6 +77,11 @@ bspi_sha256_compress *bspi_sha256_best(void) {
     return compress != NULL ? compress : bspi_sha256_portable;
 }
 
+bspi_sha256_compress_two *bspi_sha256_two(void) {
+    bspi_sha256_compress_two *two = bspi_sha256_two_x86_64();
+    return two != NULL ? two : bspi_sha256_two_arm64();
+}
+
 const uint32_t bspi_sha256_initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 

@@ -31,6 +31,8 @@ typedef void bspi_sha256_compress_two(uint32_t first[8], const uint8_t *first_bl
                                       uint32_t second[8], const uint8_t *second_blocks,
                                       size_t count);
 bspi_sha256_compress_two *bspi_sha256_two(void);
+bspi_sha256_compress_two *bspi_sha256_two_x86_64(void);
+bspi_sha256_compress_two *bspi_sha256_two_arm64(void);
 
 /* The same for sixteen messages, of which number i begins at data + i * stride: states
  * word by word, with the messages side by side.  NULL where that is no gain. */

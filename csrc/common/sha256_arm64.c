@@ -3,6 +3,11 @@
 
 #if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
 
+/* Before its version 16, clang's header has the instructions only where all of the program
+ * may use them. */
+#if defined(__clang__) && !defined(__ARM_FEATURE_SHA2)
+#define __ARM_FEATURE_SHA2 1
+#endif
 #include <arm_neon.h>
 
 #if defined(__APPLE__)
@@ -21,52 +26,111 @@
 #define WITH_SHA2 __attribute__((target("+crypto")))
 #endif
 
-WITH_SHA2 static void compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
-    uint32x4_t abcd = vld1q_u32(state);
-    uint32x4_t efgh = vld1q_u32(state + 4);
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t *block = blocks + i * BSPI_SHA256_BLOCK;
-        uint32x4_t abcd_before = abcd;
-        uint32x4_t efgh_before = efgh;
-        uint32x4_t w[4];
-        for (unsigned j = 0; j < 4; j++)
-            w[j] = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(block + 16 * j)));
-        for (unsigned round = 0; round < 16; round++) {
-            uint32x4_t now = w[round & 3];
-            if (round >= 4) {
-                now = vsha256su0q_u32(now, w[(round + 1) & 3]);
-                now = vsha256su1q_u32(now, w[(round + 2) & 3], w[(round + 3) & 3]);
-                w[round & 3] = now;
-            }
-            uint32x4_t sum = vaddq_u32(now, vld1q_u32(bspi_sha256_k + (size_t)4 * round));
-            uint32x4_t abcd_was = abcd;
-            abcd = vsha256hq_u32(abcd, efgh, sum);
-            efgh = vsha256h2q_u32(efgh, abcd_was, sum);
-        }
-        abcd = vaddq_u32(abcd, abcd_before);
-        efgh = vaddq_u32(efgh, efgh_before);
-    }
-    vst1q_u32(state, abcd);
-    vst1q_u32(state + 4, efgh);
+typedef struct lane {
+    uint32x4_t abcd, efgh;
+    uint32x4_t abcd_before, efgh_before;
+    uint32x4_t w[4];
+} lane;
+
+WITH_SHA2 static inline void lane_begin(lane *l, const uint32_t state[8]) {
+    l->abcd = vld1q_u32(state);
+    l->efgh = vld1q_u32(state + 4);
 }
 
-bspi_sha256_compress *bspi_sha256_arm64(void) {
+WITH_SHA2 static inline void lane_load(lane *l, const uint8_t *block) {
+    l->abcd_before = l->abcd;
+    l->efgh_before = l->efgh;
+    for (unsigned j = 0; j < 4; j++)
+        l->w[j] = vreinterpretq_u32_u8(vrev32q_u8(vld1q_u8(block + 16 * j)));
+}
+
+/* Four rounds. */
+WITH_SHA2 static inline void lane_rounds(lane *l, unsigned round) {
+    uint32x4_t now = l->w[round & 3];
+    if (round >= 4) {
+        now = vsha256su0q_u32(now, l->w[(round + 1) & 3]);
+        now = vsha256su1q_u32(now, l->w[(round + 2) & 3], l->w[(round + 3) & 3]);
+        l->w[round & 3] = now;
+    }
+    uint32x4_t sum = vaddq_u32(now, vld1q_u32(bspi_sha256_k + (size_t)4 * round));
+    uint32x4_t abcd_was = l->abcd;
+    l->abcd = vsha256hq_u32(l->abcd, l->efgh, sum);
+    l->efgh = vsha256h2q_u32(l->efgh, abcd_was, sum);
+}
+
+WITH_SHA2 static inline void lane_add(lane *l) {
+    l->abcd = vaddq_u32(l->abcd, l->abcd_before);
+    l->efgh = vaddq_u32(l->efgh, l->efgh_before);
+}
+
+WITH_SHA2 static inline void lane_end(const lane *l, uint32_t state[8]) {
+    vst1q_u32(state, l->abcd);
+    vst1q_u32(state + 4, l->efgh);
+}
+
+WITH_SHA2 static void compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
+    lane l;
+    lane_begin(&l, state);
+    for (size_t i = 0; i < count; i++) {
+        lane_load(&l, blocks + i * BSPI_SHA256_BLOCK);
+#pragma GCC unroll 16 /* so that the lane stays in registers */
+        for (unsigned round = 0; round < 16; round++)
+            lane_rounds(&l, round);
+        lane_add(&l);
+    }
+    lane_end(&l, state);
+}
+
+WITH_SHA2 static void compress_two(uint32_t first[8], const uint8_t *first_blocks,
+                                   uint32_t second[8], const uint8_t *second_blocks,
+                                   size_t count) {
+    lane a, b;
+    lane_begin(&a, first);
+    lane_begin(&b, second);
+    for (size_t i = 0; i < count; i++) {
+        lane_load(&a, first_blocks + i * BSPI_SHA256_BLOCK);
+        lane_load(&b, second_blocks + i * BSPI_SHA256_BLOCK);
+#pragma GCC unroll 16
+        for (unsigned round = 0; round < 16; round++) {
+            lane_rounds(&a, round);
+            lane_rounds(&b, round);
+        }
+        lane_add(&a);
+        lane_add(&b);
+    }
+    lane_end(&a, first);
+    lane_end(&b, second);
+}
+
+static bool supported(void) {
 #if defined(__APPLE__)
     int has = 0;
     size_t len = sizeof has;
     if (sysctlbyname("hw.optional.arm.FEAT_SHA256", &has, &len, NULL, 0) != 0)
-        has = 1; /* older systems lack the name, but every Apple arm64 has the instructions */
-    return has ? compress : NULL;
+        return true; /* older systems lack the name, but every Apple arm64 has the instructions */
+    return has != 0;
 #elif defined(__linux__)
-    return getauxval(AT_HWCAP) & HWCAP_SHA2 ? compress : NULL;
+    return getauxval(AT_HWCAP) & HWCAP_SHA2;
 #else
-    return NULL;
+    return false;
 #endif
+}
+
+bspi_sha256_compress *bspi_sha256_arm64(void) {
+    return supported() ? compress : NULL;
+}
+
+bspi_sha256_compress_two *bspi_sha256_two_arm64(void) {
+    return supported() ? compress_two : NULL;
 }
 
 #else
 
 bspi_sha256_compress *bspi_sha256_arm64(void) {
+    return NULL;
+}
+
+bspi_sha256_compress_two *bspi_sha256_two_arm64(void) {
     return NULL;
 }
 

@@ -110,7 +110,7 @@ bspi_sha256_compress *bspi_sha256_x86_64(void) {
     return supported() ? compress : NULL;
 }
 
-bspi_sha256_compress_two *bspi_sha256_two(void) {
+bspi_sha256_compress_two *bspi_sha256_two_x86_64(void) {
     return supported() ? compress_two : NULL;
 }
 
@@ -120,7 +120,7 @@ bspi_sha256_compress *bspi_sha256_x86_64(void) {
     return NULL;
 }
 
-bspi_sha256_compress_two *bspi_sha256_two(void) {
+bspi_sha256_compress_two *bspi_sha256_two_x86_64(void) {
     return NULL;
 }
 

@@ -52,6 +52,7 @@ typedef uint32_t bspi_byte_bits(bspi_byte_model *model, byte_pass *pass, pass_mo
 bspi_byte_bits bspi_byte_bits_plainly;
 /* NULL where the processor has no such vectors. */
 bspi_byte_bits *bspi_byte_bits_avx2(void);
+bspi_byte_bits *bspi_byte_bits_neon(void);
 
 struct bspi_byte_model {
     bspi_heap *heap;

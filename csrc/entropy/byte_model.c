@@ -118,6 +118,8 @@ bspi_byte_model *bspi_byte_model_new(bspi_heap *heap, const bspi_byte_options *o
     model->heap = heap;
     model->code_bits = bspi_byte_bits_avx2();
     if (model->code_bits == NULL)
+        model->code_bits = bspi_byte_bits_neon();
+    if (model->code_bits == NULL)
         model->code_bits = bspi_byte_bits_plainly;
     model->options = *options;
     model->slots = options->contexts + 1;

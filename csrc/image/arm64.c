@@ -331,6 +331,8 @@ void bspi_arm64_refs_but(const uint8_t *code, uint64_t code_len, uint64_t begin,
                          uint64_t addr, uint64_t file_off, const bspi_ref_filter *filter,
                          bspi_ref_list *refs) {
     bspi_arm64_kernel quick = bspi_arm64_avx2();
+    if (quick == NULL)
+        quick = bspi_arm64_neon();
     bspi_arm64_refs_by(quick != NULL ? quick : bspi_arm64_plainly, code, code_len, begin, end,
                        addr, file_off, filter, refs);
 }

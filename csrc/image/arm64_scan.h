@@ -51,8 +51,9 @@ typedef struct bspi_arm64_scan {
  * find the same. */
 typedef void (*bspi_arm64_kernel)(bspi_arm64_scan *s, uint64_t at, uint64_t end, bool report);
 void bspi_arm64_plainly(bspi_arm64_scan *s, uint64_t at, uint64_t end, bool report);
-/* The kernel with AVX2 where the processor has it, else NULL. */
+/* The kernels with vectors, NULL where the processor lacks them. */
 bspi_arm64_kernel bspi_arm64_avx2(void);
+bspi_arm64_kernel bspi_arm64_neon(void);
 
 /* bspi_arm64_refs_but with a kernel of choice; without `filter` (NULL) nothing is left
  * out. */

@@ -20,6 +20,7 @@ typedef struct bspi_arm64_scan bspi_arm64_scan;
 typedef void (*bspi_arm64_kernel)(bspi_arm64_scan *s, uint64_t at, uint64_t end, bool report);
 void bspi_arm64_plainly(bspi_arm64_scan *s, uint64_t at, uint64_t end, bool report);
 bspi_arm64_kernel bspi_arm64_avx2(void);
+bspi_arm64_kernel bspi_arm64_neon(void);
 void bspi_arm64_refs_by(bspi_arm64_kernel kernel, const uint8_t *code, uint64_t code_len,
                         uint64_t begin, uint64_t end, uint64_t addr, uint64_t file_off,
                         const bspi_ref_filter *filter, bspi_ref_list *refs);
@@ -37,9 +38,8 @@ def core() -> tuple[Any, Any]:
 
 def kernels() -> list[Any]:
     ffi, lib = core()
-    quick = lib.bspi_arm64_avx2()
-    plain = ffi.addressof(lib, "bspi_arm64_plainly")
-    return [plain, quick] if quick else [plain]
+    quick = [kernel for kernel in (lib.bspi_arm64_avx2(), lib.bspi_arm64_neon()) if kernel]
+    return [ffi.addressof(lib, "bspi_arm64_plainly"), *quick]
 
 
 def scan(

@@ -451,9 +451,7 @@ def test_vectors_code_what_every_machine_codes(heap: Any, contexts: int, match_b
     """And learn the same, in tables where much is new and much is thrown out."""
     rng = random.Random(contexts)
     words = [rng.randbytes(rng.randrange(2, 40)) for _ in range(30)]
-    text = b"".join(
-        rng.choice(words) if rng.random() < 0.9 else rng.randbytes(4) for _ in range(400)
-    )
+    text = b"".join(rng.choice([rng.choice(words), rng.randbytes(2)]) for _ in range(400))
     items = text_items(text, contexts)
     made = []
     for plainly in (False, True):
