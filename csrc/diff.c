@@ -133,8 +133,8 @@ static bsp_status build(bsp_diff *diff, const uint8_t *old, size_t old_len, cons
         BSPI_TRY(bspi_file_parse(heap, old, old_len, &diff->old, fault));
         content->raw = diff->old.image_count != 0; /* the applier will find them */
         bspi_file_free(&diff->old);
-        bspi_file raw_old = {heap, old, old_len, NULL, 0, 0};
-        bspi_file raw_new = {heap, new_, new_len, NULL, 0, 0};
+        bspi_file raw_old = {.heap = heap, .data = old, .size = old_len};
+        bspi_file raw_new = {.heap = heap, .data = new_, .size = new_len};
         diff->old = raw_old;
         diff->new_ = raw_new;
     } else {

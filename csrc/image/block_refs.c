@@ -35,19 +35,6 @@ static bool has_base(uint8_t kind) {
     }
 }
 
-/* Index of the first data reference at or after `off`. */
-static size_t first_data_ref(const bspi_data_refs *data, uint64_t off) {
-    size_t low = 0, high = data->count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (bspi_data_off(data->keys[mid]) < off)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
 /* What is looked for: fields of the image that start in [begin, end). */
 typedef struct range {
     const bspi_file *file;
@@ -76,13 +63,13 @@ static const bspi_section *section_at(range *r, uint64_t off) {
     return near;
 }
 
-/* Reads data reference `index` of the image; false when its bytes are no such
- * field, or its address cannot be known. */
-static bool resolve(range *r, size_t index, bspi_ref *ref) {
+/* Reads the data reference of the image that has this key; false when its bytes are
+ * no such field, or its address cannot be known. */
+static bool resolve(range *r, uint64_t key, bspi_ref *ref) {
     const bspi_image *image = r->image;
-    uint64_t off = bspi_data_off(image->data.keys[index]);
-    uint8_t kind = bspi_data_kind(image->data.keys[index]);
-    uint32_t aux = bspi_data_aux(image->data.keys[index]);
+    uint64_t off = bspi_data_off(key);
+    uint8_t kind = bspi_data_kind(key);
+    uint32_t aux = bspi_data_aux(key);
     uint64_t site = 0, base = 0, target;
     if (kind == BSPI_REF_PC32 || kind == BSPI_REF_BACK32) {
         const bspi_section *s = section_at(r, off);
@@ -158,10 +145,10 @@ static bool plausible(const bspi_image *image, uint64_t target) {
 
 /* Whether no data field can touch code in the range, `first` being the first one
  * that begins at or after its begin. */
-static bool is_pure(const range *r, size_t first) {
-    const bspi_data_refs *data = &r->image->data;
-    return (first == 0 || bspi_data_off(data->keys[first - 1]) + BSPI_FIELD_MAX <= r->begin) &&
-           (first == data->count || bspi_data_off(data->keys[first]) >= r->end + BSPI_FIELD_MAX);
+static bool is_pure(const range *r, const bspi_data_cursor *first) {
+    return (first->before == BSPI_DATA_NONE ||
+            bspi_data_off(first->before) + BSPI_FIELD_MAX <= r->begin) &&
+           !bspi_data_is_before(first, r->end + BSPI_FIELD_MAX);
 }
 
 /* Merging in a pure range: code refs are disjoint, so that each is kept that leads
@@ -179,15 +166,15 @@ static void drop_implausible(const range *r, bspi_ref_list *refs, size_t first) 
     refs->count = kept;
 }
 
-/* The end of a data field that reaches over `begin` from before it. */
-static uint64_t reach_over(range *r, const part *block, uint64_t begin, size_t first) {
-    if (first == 0)
+/* The end of a data field that reaches over `begin` from before it; its key is
+ * `before`. */
+static uint64_t reach_over(range *r, const part *block, uint64_t begin, uint64_t before) {
+    if (before == BSPI_DATA_NONE)
         return begin;
-    uint64_t key = r->image->data.keys[first - 1];
-    uint64_t off = bspi_data_off(key), end = off + bspi_ref_size(bspi_data_kind(key));
+    uint64_t off = bspi_data_off(before), end = off + bspi_ref_size(bspi_data_kind(before));
     bspi_ref unused;
     /* One of the block before counts by its place alone, unread. */
-    if (end <= begin || (off >= block->begin && !resolve(r, first - 1, &unused)))
+    if (end <= begin || (off >= block->begin && !resolve(r, before, &unused)))
         return begin;
     return end;
 }
@@ -196,24 +183,30 @@ static uint64_t reach_over(range *r, const part *block, uint64_t begin, size_t f
 typedef struct merge {
     bspi_ref *items;
     size_t code, code_end;
-    size_t data;
+    bspi_data_cursor data;
     size_t kept;
 } merge;
 
+/* The next data field, whose offset is UINT64_MAX for none.  It may lie behind `end`:
+ * code gives way to it. */
+static bspi_ref next_field(range *r, merge *m, uint64_t end, uint64_t look_end) {
+    bspi_ref field = {.off = UINT64_MAX};
+    for (; bspi_data_is_before(&m->data, end); bspi_data_next(&m->data))
+        if (resolve(r, m->data.key, &field))
+            return field;
+    bspi_data_cursor ahead = m->data;
+    while (ahead.key != BSPI_DATA_NONE && !resolve(r, ahead.key, &field) &&
+           bspi_data_off(ahead.key) < look_end)
+        bspi_data_next(&ahead);
+    return field;
+}
+
 /* Merges the refs of old [begin, end), a part of one block. */
 static void merge_part(range *r, merge *m, const part *block, uint64_t begin, uint64_t end) {
-    const bspi_data_refs *data = &r->image->data;
-    uint64_t done = reach_over(r, block, begin, m->data); /* everything before is dealt with */
+    uint64_t done = reach_over(r, block, begin, m->data.before); /* all before is dealt with */
     uint64_t look_end = BSPI_MIN(block->end, end + BSPI_FIELD_MAX);
-    size_t next = m->data;
     for (;;) {
-        /* The next data field, behind `end` too: code gives way to it. */
-        bspi_ref field = {.off = UINT64_MAX};
-        while (next < data->count && !resolve(r, next, &field)) {
-            if (bspi_data_off(data->keys[next]) >= look_end)
-                break;
-            next++;
-        }
+        bspi_ref field = next_field(r, m, end, look_end);
         uint64_t stop = BSPI_MIN(field.off, end);
         for (; m->code < m->code_end && m->items[m->code].off < stop; m->code++) {
             bspi_ref ref = m->items[m->code];
@@ -227,19 +220,18 @@ static void merge_part(range *r, merge *m, const part *block, uint64_t begin, ui
             break;
         m->items[m->kept++] = field;
         done = field.off + field.size;
-        next++;
+        bspi_data_next(&m->data);
     }
-    while (m->data < data->count && bspi_data_off(data->keys[m->data]) < end)
-        m->data++;
 }
 
 /* Appends the references of the range.  Code refs are found into the list
  * itself, behind a gap that holds every data ref there can be, and then moved
  * to their places among these. */
 static void image_range_refs(range *r, bspi_ref_list *refs) {
-    const bspi_data_refs *data = &r->image->data;
-    size_t first = first_data_ref(data, r->begin);
-    size_t gap = first_data_ref(data, r->end) - first;
+    bspi_data_cursor first = bspi_data_find(&r->image->data, r->begin);
+    size_t gap = 0;
+    if (bspi_data_is_before(&first, r->end))
+        gap = bspi_data_find(&r->image->data, r->end).index - first.index;
     size_t kept = refs->count;
     if (!bspi_ref_reserve(refs, gap))
         return;
@@ -247,7 +239,7 @@ static void image_range_refs(range *r, bspi_ref_list *refs) {
     find_code_refs(r, refs);
     if (refs->failed)
         return;
-    if (gap == 0 && r->image->arch == BSPI_ARCH_ARM64 && is_pure(r, first)) {
+    if (gap == 0 && r->image->arch == BSPI_ARCH_ARM64 && is_pure(r, &first)) {
         drop_implausible(r, refs, kept);
         return;
     }

@@ -321,7 +321,7 @@ bool bspi_elf_parse(bspi_file *file) {
         .format = BSPI_FORMAT_ELF,
         .arch = elf.machine == ELF_EM_AARCH64 ? BSPI_ARCH_ARM64 : BSPI_ARCH_X86_64,
         .subtype = elf.type};
-    bool ok = read_image(&elf);
+    bool ok = read_image(&elf) && bspi_image_finish_refs(file, elf.image);
     bspi_free(file->heap, elf.sections);
     return ok;
 }

@@ -41,22 +41,32 @@ static bool slot_ref(bspi_elf *elf, uint64_t addr, uint64_t addend) {
     return bspi_image_add_ref(elf->file, elf->image, off, BSPI_REF_ABS64, 0);
 }
 
+/* Apart from the table itself, so that each gives references in order. */
+static bool slot_refs(bspi_elf *elf, const bspi_elf_section *section) {
+    const uint8_t *entry = bspi_elf_bytes(elf, section);
+    for (uint64_t i = section->size / ELF_RELA_LEN; i > 0; i--, entry += ELF_RELA_LEN) {
+        uint32_t type = bspi_load32(entry + 8), symbol = bspi_load32(entry + 12);
+        if (addend_is_address(elf, type, symbol) &&
+            !slot_ref(elf, bspi_load64(entry), bspi_load64(entry + 16)))
+            return false;
+    }
+    return true;
+}
+
 static bool linked_rela_refs(bspi_elf *elf, const bspi_elf_section *section) {
     const uint8_t *entry = bspi_elf_bytes(elf, section);
     bspi_elf_section *symbols = bspi_elf_linked(elf, section, ELF_SHT_DYNSYM);
     uint64_t count = section->size / ELF_RELA_LEN;
     for (uint64_t i = 0; i < count; i++, entry += ELF_RELA_LEN) {
         uint64_t off = section->off + i * ELF_RELA_LEN;
-        uint64_t addr = bspi_load64(entry), addend = bspi_load64(entry + 16);
         uint32_t type = bspi_load32(entry + 8), symbol = bspi_load32(entry + 12);
         if (!bspi_elf_add_address(elf, off) ||
             (symbols && !bspi_elf_add_index(elf, off + 12, symbols)))
             return false;
-        if (addend_is_address(elf, type, symbol) &&
-            (!bspi_elf_add_address(elf, off + 16) || !slot_ref(elf, addr, addend)))
+        if (addend_is_address(elf, type, symbol) && !bspi_elf_add_address(elf, off + 16))
             return false;
     }
-    return true;
+    return slot_refs(elf, section);
 }
 
 /* The section whose start the symbol stands for, or NULL. */

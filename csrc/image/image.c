@@ -35,14 +35,13 @@ bool bspi_image_add_section(bspi_file *file, bspi_image *image, const bspi_secti
 
 bool bspi_image_add_ref(bspi_file *file, bspi_image *image, uint64_t off, uint8_t kind,
                         uint32_t aux) {
-    bspi_data_refs *data = &image->data;
+    (void)image; /* one is read at a time */
     if (off >> BSPI_DATA_OFF_BITS != 0 || kind >> BSPI_DATA_KIND_BITS != 0 ||
         aux >> BSPI_DATA_AUX_BITS != 0)
         return true;
-    if (!BSPI_ENSURE(data->keys, data->count, data->capacity, file->heap))
+    if (!BSPI_ENSURE(file->keys, file->key_count, file->key_capacity, file->heap))
         return false;
-    data->keys[data->count++] =
-        (off << BSPI_DATA_KIND_BITS | kind) << BSPI_DATA_AUX_BITS | aux;
+    file->keys[file->key_count++] = (off << BSPI_DATA_KIND_BITS | kind) << BSPI_DATA_AUX_BITS | aux;
     return true;
 }
 
@@ -147,110 +146,16 @@ static void finish_addresses(bspi_image *image) {
     bspi_sort(image, image->by_addr_count, addr_less, addr_swap);
 }
 
-/* --- putting data references in order --- */
-
-static bool key_less(void *items, size_t a, size_t b) {
-    const uint64_t *keys = items;
-    return keys[a] < keys[b];
-}
-
-static void key_swap(void *items, size_t a, size_t b) {
-    uint64_t *keys = items;
-    uint64_t kept = keys[a];
-    keys[a] = keys[b];
-    keys[b] = kept;
-}
-
-static void insertion_sort(uint64_t *keys, size_t count) {
-    for (size_t i = 1; i < count; i++) {
-        uint64_t key = keys[i];
-        size_t j = i;
-        for (; j > 0 && key < keys[j - 1]; j--)
-            keys[j] = keys[j - 1];
-        keys[j] = key;
-    }
-}
-
-/* Quick sort that falls back to heap sort when its pivots turn out bad.  The
- * readers emit long sorted runs, which this passes through quickly. */
-static void sort_keys(uint64_t *keys, size_t count, unsigned depth) {
-    while (count > 24) {
-        if (depth-- == 0) {
-            bspi_sort(keys, count, key_less, key_swap);
-            return;
-        }
-        size_t first = 0, mid = count / 2, last = count - 1;
-        if (keys[mid] < keys[first])
-            key_swap(keys, mid, first);
-        if (keys[last] < keys[mid]) {
-            key_swap(keys, last, mid);
-            if (keys[mid] < keys[first])
-                key_swap(keys, mid, first);
-        }
-        uint64_t pivot = keys[mid];
-        size_t i = 0, j = last;
-        for (;;) {
-            while (keys[i] < pivot)
-                i++;
-            while (keys[j] > pivot)
-                j--;
-            if (i >= j)
-                break;
-            key_swap(keys, i++, j--);
-        }
-        /* [0, j] <= pivot <= [j + 1, count), both shorter than the whole. */
-        size_t left = j + 1, right = count - left;
-        if (left < right) {
-            sort_keys(keys, left, depth);
-            keys += left;
-            count = right;
-        } else {
-            sort_keys(keys + left, right, depth);
-            count = left;
-        }
-    }
-    insertion_sort(keys, count);
-}
-
-static void finish_refs(bspi_image *image) {
-    bspi_data_refs *data = &image->data;
-    bool sorted = true;
-    for (size_t i = 1; i < data->count && sorted; i++)
-        sorted = data->keys[i - 1] <= data->keys[i];
-    if (!sorted)
-        sort_keys(data->keys, data->count, 64);
-    uint8_t size_of[1u << BSPI_DATA_KIND_BITS];
-    for (unsigned kind = 0; kind < sizeof size_of; kind++)
-        size_of[kind] = (uint8_t)bspi_ref_size((uint8_t)kind);
-    uint64_t end = image->file_off, limit = image->file_off + image->file_size;
-    size_t kept = 0;
-    for (size_t i = 0; i < data->count; i++) {
-        uint64_t off = bspi_data_off(data->keys[i]);
-        uint64_t size = size_of[bspi_data_kind(data->keys[i])];
-        if (size == 0 || off < end || !bspi_within(off, size, limit))
-            continue;
-        end = off + size;
-        data->keys[kept++] = data->keys[i];
-    }
-    data->count = kept;
-}
-
-/* Gives back the room that the references turned out not to need. */
-static bool trim(bspi_heap *heap, bspi_data_refs *data) {
-    if (data->count == data->capacity)
-        return true;
-    uint64_t *keys = bspi_grow(heap, data->keys, data->count, sizeof *keys);
-    if (keys == NULL)
-        return false;
-    data->keys = keys;
-    data->capacity = data->count;
-    return true;
-}
-
 void bspi_image_finish(bspi_image *image) {
     finish_sections(image);
     finish_addresses(image);
-    finish_refs(image);
+}
+
+bool bspi_image_finish_refs(bspi_file *file, bspi_image *image) {
+    size_t count = file->key_count;
+    file->key_count = 0;
+    return bspi_data_refs_pack(file->heap, file->keys, count, image->file_off,
+                               image->file_off + image->file_size, &image->data);
 }
 
 /* --- looking things up --- */
@@ -297,6 +202,19 @@ bool bspi_addr_to_off(const bspi_image *image, uint64_t addr, uint64_t len, uint
 
 /* --- a whole file --- */
 
+/* Gives the keys back, made small first: from the size of what is freed glibc
+ * concludes that blocks of that size come and go, and it would keep the next ones
+ * when they are given back. */
+static bool drop_keys(bspi_file *file) {
+    if (file->keys == NULL)
+        return true;
+    uint64_t *small = bspi_grow(file->heap, file->keys, 0, sizeof *small);
+    bspi_free(file->heap, small == NULL ? file->keys : small);
+    file->keys = NULL;
+    file->key_count = file->key_capacity = 0;
+    return small != NULL;
+}
+
 bsp_status bspi_file_parse(bspi_heap *heap, const uint8_t *data, uint64_t size, bspi_file *file,
                            bsp_fault *fault) {
     bspi_file parsed = {.heap = heap, .data = data, .size = size};
@@ -306,10 +224,7 @@ bsp_status bspi_file_parse(bspi_heap *heap, const uint8_t *data, uint64_t size, 
         ok = bspi_macho_parse(&parsed);
     else if (magic == ELF_MAGIC)
         ok = bspi_elf_parse(&parsed);
-    for (size_t i = 0; ok && i < parsed.image_count; i++) {
-        bspi_image_finish(&parsed.images[i]);
-        ok = trim(heap, &parsed.images[i].data);
-    }
+    ok = drop_keys(&parsed) && ok;
     if (!ok) {
         bspi_file_free(&parsed);
         return bspi_nomem(heap, fault, "image");
@@ -322,7 +237,7 @@ void bspi_file_free(bspi_file *file) {
     for (size_t i = 0; i < file->image_count; i++) {
         bspi_image *image = &file->images[i];
         bspi_free(file->heap, image->sections);
-        bspi_free(file->heap, image->data.keys);
+        bspi_data_refs_free(file->heap, &image->data);
         bspi_free(file->heap, image->bases);
         bspi_free(file->heap, image->by_addr);
     }

@@ -11,6 +11,7 @@
 #define BSPI_IMAGE_H
 
 #include "../common/memory.h"
+#include "data_refs.h"
 #include "ref.h"
 
 typedef enum bspi_arch {
@@ -41,31 +42,6 @@ typedef struct bspi_section {
     uint8_t role;       /* bspi_role */
     uint8_t mapped;     /* 1 when it has an address */
 } bspi_section;
-
-/* The data references of an image, sorted by offset, fields disjoint.  A key is
- * the field's offset << 28 | kind << 22 | aux, where aux is the index into
- * image->bases for kinds that count from a base, else 0. */
-typedef struct bspi_data_refs {
-    uint64_t *keys;
-    size_t count;
-    size_t capacity;
-} bspi_data_refs;
-
-#define BSPI_DATA_KIND_BITS 6u
-#define BSPI_DATA_AUX_BITS 22u
-#define BSPI_DATA_OFF_BITS 36u /* the largest file has 64 GiB */
-
-static inline uint64_t bspi_data_off(uint64_t key) {
-    return key >> (BSPI_DATA_KIND_BITS + BSPI_DATA_AUX_BITS);
-}
-
-static inline uint8_t bspi_data_kind(uint64_t key) {
-    return (uint8_t)(key >> BSPI_DATA_AUX_BITS & ((1u << BSPI_DATA_KIND_BITS) - 1));
-}
-
-static inline uint32_t bspi_data_aux(uint64_t key) {
-    return (uint32_t)(key & ((1u << BSPI_DATA_AUX_BITS) - 1));
-}
 
 typedef struct bspi_image {
     uint64_t file_off; /* of the slice */
@@ -98,6 +74,10 @@ typedef struct bspi_file {
     bspi_image *images; /* sorted by file_off, disjoint */
     size_t image_count;
     size_t image_capacity;
+    /* While it is parsed: the data references of one image, as its tables give them. */
+    uint64_t *keys;
+    size_t key_count;
+    size_t key_capacity;
 } bspi_file;
 
 /* Understands `data` as far as possible.  Fails only for want of memory. */
@@ -138,15 +118,16 @@ bool bspi_macho_parse(bspi_file *file);
 bool bspi_elf_parse(bspi_file *file);
 
 bool bspi_image_add_section(bspi_file *file, bspi_image *image, const bspi_section *section);
-/* Adds one data reference, unless its numbers are too large for a key; order and overlaps are sorted out afterwards by
- * bspi_image_finish (lowest offset first, then lowest kind; a field that
- * overlaps one kept is dropped). */
+/* Adds a data reference of the image that is being read, unless its numbers are too
+ * large for a key.  Order and overlaps are sorted out by bspi_image_finish_refs. */
 bool bspi_image_add_ref(bspi_file *file, bspi_image *image, uint64_t off, uint8_t kind,
                         uint32_t aux);
 /* Registers an address to count from; *aux is its index. */
 bool bspi_image_add_base(bspi_file *file, bspi_image *image, uint64_t addr, uint32_t *aux);
-/* Sorts sections and references into the order promised above. */
+/* Sorts sections into the order promised above; once more does no harm. */
 void bspi_image_finish(bspi_image *image);
+/* Packs what was added into image->data, which was empty (bspi_data_refs_pack). */
+bool bspi_image_finish_refs(bspi_file *file, bspi_image *image);
 
 /* --- one per instruction set --- */
 

@@ -433,7 +433,7 @@ static bool read_slice(bspi_file *file, uint64_t begin, uint64_t size) {
     if (ok) {
         image->base_addr = base_addr(s);
         bspi_image_finish(image); /* the search for jump tables looks addresses up */
-        ok = read_tables(s);
+        ok = read_tables(s) && bspi_image_finish_refs(file, image);
     }
     bspi_free(file->heap, s->pieces);
     bspi_free(file->heap, s);

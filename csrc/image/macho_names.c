@@ -22,20 +22,11 @@ static bool hash_string(const bspi_file *file, const bspi_image *image, uint64_t
 
 /* What the field of `kind` at file offset `off` counts from. */
 static bool base_of(const bspi_image *image, uint64_t off, uint8_t kind, uint64_t *base) {
-    const bspi_data_refs *data = &image->data;
-    uint64_t wanted = off << BSPI_DATA_KIND_BITS | kind;
-    size_t low = 0, high = data->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (data->keys[middle] >> BSPI_DATA_AUX_BITS < wanted)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == data->count || data->keys[low] >> BSPI_DATA_AUX_BITS != wanted ||
-        bspi_data_aux(data->keys[low]) >= image->base_count)
+    uint64_t key = bspi_data_find(&image->data, off).key;
+    if (key == BSPI_DATA_NONE || bspi_data_off(key) != off || bspi_data_kind(key) != kind ||
+        bspi_data_aux(key) >= image->base_count)
         return false;
-    *base = image->bases[bspi_data_aux(data->keys[low])];
+    *base = image->bases[bspi_data_aux(key)];
     return true;
 }
 

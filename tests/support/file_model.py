@@ -14,9 +14,12 @@ typedef struct {
     uint64_t file_off, file_size, addr, mem_size;
     uint32_t name; uint8_t role, mapped;
 } bspi_section;
+typedef struct { uint64_t key, pos; } bspi_data_block;
+typedef struct { bspi_data_block *blocks; uint8_t *steps; size_t count; } bspi_data_refs;
 typedef struct {
-    uint64_t *keys; size_t count, capacity;
-} bspi_data_refs;
+    const bspi_data_refs *refs; const uint8_t *step; uint64_t key, before; size_t index;
+    uint32_t other;
+} bspi_data_cursor;
 typedef struct {
     uint64_t file_off, file_size, base_addr;
     uint8_t format, arch; uint32_t subtype;
@@ -29,6 +32,7 @@ typedef struct {
 typedef struct {
     bspi_heap *heap; const uint8_t *data; uint64_t size;
     bspi_image *images; size_t image_count, image_capacity;
+    uint64_t *keys; size_t key_count, key_capacity;
 } bspi_file;
 typedef struct { uint64_t off, target, base; uint8_t kind, size; } bspi_ref;
 typedef struct {
@@ -46,6 +50,11 @@ bool bspi_image_add_ref(bspi_file *file, bspi_image *image, uint64_t off, uint8_
                         uint32_t aux);
 bool bspi_image_add_base(bspi_file *file, bspi_image *image, uint64_t addr, uint32_t *aux);
 void bspi_image_finish(bspi_image *image);
+bool bspi_image_finish_refs(bspi_file *file, bspi_image *image);
+bool bspi_data_refs_pack(bspi_heap *heap, uint64_t *keys, size_t count, uint64_t begin,
+                         uint64_t end, bspi_data_refs *refs);
+void bspi_data_refs_free(bspi_heap *heap, bspi_data_refs *refs);
+bspi_data_cursor bspi_data_find(const bspi_data_refs *refs, uint64_t off);
 const bspi_section *bspi_section_at(const bspi_image *image, uint64_t off);
 const bspi_section *bspi_section_with_addr(const bspi_image *image, uint64_t addr);
 void bspi_block_refs(const bspi_file *file, uint64_t block, bspi_ref_list *refs);
@@ -53,6 +62,7 @@ void bspi_ref_list_free(bspi_ref_list *list);
 """
 
 BLOCK_BITS = 13
+CODE_MASK = (1 << 28) - 1
 CODE, ZEROFILL = 1, 2
 ABS64, PC32, BASE32, BASE16X4, BASE8X4, BASE24 = 32, 34, 35, 36, 37, 38
 CHAIN64, CHAIN64_OFFSET, CHAIN_ARM64E, CHAIN_ARM64E_AUTH, CHAIN_BIND = 48, 49, 50, 51, 52
@@ -180,12 +190,49 @@ def parse(data: bytes) -> Model:
     return model
 
 
+def unpack(refs: Any) -> list[int]:
+    """The keys of a bspi_data_refs, read as csrc/image/data_refs.h says."""
+    keys: list[int] = []
+    pos = other = 0
+    steps = refs.steps
+    for index in range(refs.count):
+        if index % 64 == 0:
+            block = refs.blocks[index // 64]
+            assert pos in (0, block.pos)
+            keys.append(block.key)
+            pos, other = block.pos, block.key & CODE_MASK
+            continue
+        last, step = keys[-1], steps[pos]
+        pos += 1
+        if 0 < step < 255:
+            keys.append(last + (step << 28))
+            continue
+        if step == 0:
+            keys.append(int.from_bytes(bytes(steps[pos : pos + 8]), "little"))
+            pos += 8
+        else:
+            keys.append(((last >> 28) + steps[pos]) << 28 | other)
+            pos += 1
+        other = last & CODE_MASK
+    return keys
+
+
+def finish_refs(ffi: Any, lib: Any, file: Any, image: Any) -> None:
+    """Puts references that were added to an image later among those it has."""
+    for key in unpack(image.data):
+        assert lib.bspi_image_add_ref(file, image, key >> 28, key >> 22 & 63, key & 0x3FFFFF)
+    lib.bspi_data_refs_free(file.heap, ffi.addressof(image.data))
+    assert lib.bspi_image_finish_refs(file, image)
+    lib.bspi_free(file.heap, file.keys)
+    file.keys, file.key_count, file.key_capacity = ffi.NULL, 0, 0
+
+
 def _image(image: Any) -> Image:
     sections = [
         Section(s.file_off, s.file_size, s.addr, s.mem_size, s.name, s.role, bool(s.mapped))
         for s in (image.sections[i] for i in range(image.section_count))
     ]
-    data = [(key >> 28, key >> 22 & 63) for key in image.data.keys[0 : image.data.count]]
+    data = [(key >> 28, key >> 22 & 63) for key in unpack(image.data)]
     return Image(
         image.file_off,
         image.file_size,

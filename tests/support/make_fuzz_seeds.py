@@ -110,6 +110,21 @@ def code_seeds() -> Iterator[tuple[str, bytes]]:
             yield name, head + new[start & ~3 : (start & ~3) + 3000]
 
 
+def reference_seeds() -> Iterator[bytes]:
+    """Tables of references: pointers, rows of two columns, and any disorder."""
+    rng = random.Random(1)
+    pointers = [(8, 0, 32, 0)] * 150
+    symbols = [(8, 0, 35 - i % 2 * 3, i % 2 * 3) for i in range(150)]
+    wild = [
+        (rng.choice([1, 3, 254, 255, 256]), rng.choice([0, 0, 5, 128, 148]), 32 + i % 9, i % 4)
+        for i in range(200)
+    ]
+    apart = [(255, 0, 32, 0)] * 70  # taken for a step back to the code before
+    for fields in (pointers, symbols, pointers + symbols + pointers, wild, symbols[:63] + apart):
+        yield bytes([0, 0, 36]) + b"".join(struct.pack("<HBBH", *each) for each in fields)
+    yield bytes([4, 3, 20]) + b"".join(struct.pack("<HBBH", *each) for each in wild)
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
     """All seeds as (target, bytes)."""
     images = toy_images()
@@ -129,6 +144,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
             yield "apply", struct.pack("<H", len(old)) + old + patch
         yield "alloc_failure", struct.pack("<HBH", 30 * number + 5, number, len(old)) + old + new
         yield "diff_roundtrip", struct.pack("<BH", 18 * number % 256, len(old)) + old + new
+    for data in reference_seeds():
+        yield "data_refs", data
     rng = random.Random(1)
     for index in range(6):
         yield "entropy", bytes(rng.randrange(256) for _ in range(4 + 40 * index))

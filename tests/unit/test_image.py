@@ -45,19 +45,20 @@ class Loose:
 
     def finish(self) -> None:
         self.lib.bspi_image_finish(self.image)
+        assert self.lib.bspi_image_finish_refs(self.file, self.image)
 
     def refs(self) -> list[tuple[int, int, int]]:
-        data = self.image.data
-        return [(key >> 28, key >> 22 & 63, key & 0x3FFFFF) for key in data.keys[0 : data.count]]
+        return [(key >> 28, key >> 22 & 63, key & 0x3FFFFF) for key in fm.unpack(self.image.data)]
 
     def close(self) -> None:
         for block in (
             self.image.sections,
             self.image.by_addr,
             self.image.bases,
-            self.image.data.keys,
+            self.file.keys,
         ):
             self.lib.bspi_free(self.heap, block)
+        self.lib.bspi_data_refs_free(self.heap, self.ffi.addressof(self.image.data))
         assert self.heap.in_use == 0
 
 

@@ -180,7 +180,7 @@ def setting(
     if mess is not None:
         for i in range(file.image_count):
             mess(file, file.images + i)
-            lib.bspi_image_finish(file.images + i)
+            file_model.finish_refs(ffi, lib, file, file.images + i)
     layout, predictor = ffi.new("bspi_layout *"), ffi.new("bspi_predictor *")
     assert lib.bspi_layout_pair(heap, file, new_file, layout, ffi.NULL) == 0
     cover = random_cover(rng, len(old), len(new))
