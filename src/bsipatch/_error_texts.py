@@ -73,7 +73,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "StoreStateError": ("the store's state does not allow it", "See `bsipatch status`."),
     "StoreDamagedError": (
         "the store's records contradict each other",
-        "Run `bsipatch check-store`.",
+        "Run `bsipatch check-store`; where that says the same, `bsipatch init` a new store.",
     ),
     "PublishError": ("publishing failed", "See the named step; nothing was published."),
     "FeedError": ("the update feed is unusable", "Try again later; ask its publisher."),

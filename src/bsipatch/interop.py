@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsipatch import delta
 from bsipatch import limits as _limits
+from bsipatch.delta._support import naming
 from bsipatch.errors import (
     CorruptError,
     LimitError,
@@ -163,7 +164,8 @@ def apply_bsdiff_file(
         MappedFile(Path(patch), max_size=limits.max_patch_size) as patch_file,
         OutputFile(Path(new), mode=old_file.mode) as out,
     ):
-        made = apply_bsdiff(old_file.data, patch_file.data, limits=limits)
+        with naming(old, patch, new):
+            made = apply_bsdiff(old_file.data, patch_file.data, limits=limits)
         out.write(made)
         out.commit()
         return delta.PatchResult(

@@ -95,7 +95,8 @@ class OutputFile:
         try:
             self.fd = os.open(self._temporary, flags, 0o600)
         except OSError as error:
-            raise from_os_error(error, target) from error
+            lost = "" if os.path.isdir(self._folder) else "there is no such folder to write to"
+            raise from_os_error(error, target, lost) from error
         try:
             reserve(self.fd, size)
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_bsdiff_patches_go_both_ways(cli: Cli, files: Path) -> None:
     cli("inspect", "bs", code=21)
     (files / "bad").write_bytes((files / "bs").read_bytes()[:40])
     cli("patch", "old", "bad", "-o", "out3", code=23)
+    assert cli("convert", "old", "bad", "-o", "out3", code=23).err.startswith("bsipatch: bad: ")
 
 
 # --- keys ---
@@ -106,7 +108,9 @@ def test_keygen_never_overwrites(cli: Cli, folder: Path) -> None:
     assert "in the clear" in made.err
     assert not made.told["encrypted"]
     before = (folder / "keys/private.pem").read_bytes()
-    cli("keygen", "keys", "--no-passphrase", code=5)
+    assert "in the clear" not in cli("keygen", "keys", "--no-passphrase", code=5).err
+    (folder / "file").touch()
+    assert "in the clear" not in cli("keygen", "file/keys", "--no-passphrase", code=4).err
     assert (folder / "keys/private.pem").read_bytes() == before
     assert (folder / "keys/private.pem").stat().st_mode & 0o777 == 0o600
 
@@ -200,11 +204,42 @@ def test_a_device(cli: Cli, trees: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (trees / "store/current/tree/Versions/A/Demo").chmod(0o700)
     ended = cli("check-store", code=33)
     assert "Versions/A/Demo: mode 0700 for 0755" in ended.out
+    assert "--repair" in ended.err
     told = cli("check-store", "--json", code=33).told
-    assert (told["ok"], told["sound"]) == (False, False)
+    assert (told["ok"], told["sound"], told["exit_code"]) == (False, False, 33)
+    assert (told["error"], told["class"]) == ("tree-drift", "TreeDriftError")
+    (trees / "store/current/tree/Versions/A/Demo").chmod(0o755)
+    (trees / "store/generations/0/tree/Versions/A/Demo").write_bytes(b"gone")
+    assert "--from-feed" in cli("check-store", "--repair", code=33).err
+    assert told["drift"][0]["path"] == "Versions/A/Demo"
 
 
 def test_init_takes_platform_and_architectures(cli: Cli, trees: Path) -> None:
     cli(*INIT, "--platform", "macos", "--arch", "arm64", "--arch", "x86_64")
     told = cli("status", "--store", "store", "--json").told
     assert (told["platform"], told["architectures"]) == ("macos", ["arm64", "x86_64"])
+
+
+def test_init_names_the_live_path_that_was_chosen(cli: Cli, trees: Path) -> None:
+    told = cli(*INIT, "--json").told
+    assert told["live"] == told["live_path"] == str(trees / "store/current/tree")
+    for mode, links in (("symlink", True), ("exchange", False)):
+        (trees / "store").rename(trees / f"before-{mode}")
+        ended = cli(*INIT, "--live-path", f"by-{mode}", "--live-mode", mode)
+        assert f"Live      {trees / f'by-{mode}'}\n" in ended.out
+        assert (f"Links to  {trees / 'store/current/tree'}\n" in ended.out) == links
+
+
+def test_times_for_programs_are_iso_8601(cli: Cli, trees: Path) -> None:
+    told = cli("inspect", "a.bsi", "--json").told
+    for name in ("created", "expires"):
+        assert datetime.fromisoformat(told[name]).tzinfo is not None, told[name]
+        assert told[name].endswith("Z")
+        assert told[name].replace("T", " ").replace("Z", " UTC") in cli("inspect", "a.bsi").out
+
+
+def test_a_manifest_that_nobody_vouches_for_is_named_by_its_file(cli: Cli, trees: Path) -> None:
+    data = bytearray((trees / "a.bsi").read_bytes())
+    data[200] ^= 1  # within the signed payload, which inspect reads without a key as well
+    (trees / "bad.bsi").write_bytes(data)
+    assert "bad.bsi: " in cli("inspect", "bad.bsi", code={23, 25}).err

@@ -95,6 +95,9 @@ def test_policy_explains(cli: Cli, store: Path, manage: Any) -> None:
     out = cli("policy", "--explain").out
     assert f"managed-wins: {file}" in out
     assert "deferral_days: 2" in out
+    assert "default: nobody says anything" in out
+    assert "this is the owner's choice" in out
+    assert not [line for line in out.splitlines() if len(set(line.split(": "))) == 1]
     assert "[managed by the administrator]" in cli("policy").out
 
 
@@ -147,6 +150,10 @@ def test_one_log(cli: Cli, store: Path) -> None:
     ]
     assert "no answer\n    from anyone" in cli("log", "-n", "2").out
     assert len(cli("log", "--update", "u1", "--json").told["entries"]) == 1
+    record.waiting(log, "Demo-1-a-0123456789ab", [Wait(code="battery", text="3 %")], published=1)
+    assert len(cli("log", "--update", "6789ab", "--json").told["entries"]) == 1
+    assert cli("log", "--update", "789ab", "--json").told["entries"] == []
+    told = cli("log", "--json").told["entries"]
     assert len(cli("log", "--since", "1d", "--json").told["entries"]) == len(told)
     assert cli("log", "--since", "2999-01-01").out == ""
     cli("log", "--since", "soon", code=2)

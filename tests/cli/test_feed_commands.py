@@ -12,6 +12,7 @@ import pytest
 
 from bsipatch.cli import _feed, main
 from bsipatch.device.feed_client import opened
+from bsipatch.publish.keyfiles import write_key_pair
 from bsipatch.store import Store, lock
 from tests.support.mirrors import Server, serving
 from tests.support.stores import THIRD, base, store
@@ -75,8 +76,33 @@ def followed(asked: Any, server: Server, repository: Repository, tmp_path: Path)
     assert facts["mirrors"] == [server.url]
 
 
+def test_another_mirror_changes_nothing_else(followed: None, asked: Any, run: Any) -> None:
+    given = ["--channel", "beta", "--bandwidth", "9000", "--proxy", "", "--managed", "/opt/x"]
+    asked("follow", "https://a.example/", *given)
+    told = asked("follow", "https://b.example/")
+    assert told["mirrors"] == ["https://b.example/"]
+    kept = {"channel": "beta", "bandwidth": 9000, "proxy": "", "managed": "/opt/x"}
+    assert told | kept == told
+    assert asked("follow", "https://b.example/", "--bandwidth", "7000")["channel"] == "beta"
+    out = run("follow", "https://b.example/")[1]
+    for line in ("Channel    beta", "Proxy      none", "Bandwidth  7,000 bytes a second"):
+        assert line in out
+    told = asked("follow", "https://c.example/", "--defaults")
+    assert told["channel"] == "release"
+    assert told["bandwidth"] is told["proxy"] is told["managed"] is None
+    assert told["device_id"] == "one"
+
+
+def test_settings_that_cannot_be_read_are_not_taken_for_defaults(
+    followed: None, asked: Any, store: Store
+) -> None:
+    (store.root / "feed/config.toml").write_text("{")
+    assert "config.toml" in asked("follow", "https://b.example/", code=3)["file"]
+    assert asked("follow", "https://b.example/", "--defaults")["channel"] == "release"
+
+
 def test_check_fetch_install(
-    followed: None, asked: Any, run: Any, repository: Repository, server: Server
+    followed: None, asked: Any, run: Any, repository: Repository, server: Server, store: Store
 ) -> None:
     name = repository.offer.id
     facts = asked("check")
@@ -85,6 +111,12 @@ def test_check_fetch_install(
     assert facts["offer"]["display"] == "26.3.1 (a)"
     assert name in run("check")[1]
     assert asked("why-not", name)["offered"]
+    # as in the publisher's commands, the last digits will do
+    assert name in run("why-not", name[-6:])[1]
+    assert asked("why-not", name[-5:], code=4)["error"] == "not-found"
+    assert asked("fetch", name[-12:])["fetched"]["updates"] == [name]
+    for file in (store.root / "feed/downloads").glob("*.bsi"):
+        file.unlink()
     fetched = asked("fetch")
     assert fetched["files"][0]["received"] == repository.offer.size
     server.files = {}
@@ -144,6 +176,20 @@ def test_why_not(
     assert code == 0
     assert "drifted: baseline drifted: Versions/A/Resources/Info.plist, mode 0664 for 0644" in out
     assert asked("why-not", "Demo-26.3.1-z-000000000000", code=4)["error"] == "not-found"
+
+
+def test_a_pinned_key_is_confirmed(followed: None, asked: Any, run: Any, tmp_path: Path) -> None:
+    key = write_key_pair(tmp_path / "tickets", None).public
+    assert asked("ticket", "--key", str(key))["pinned"] == str(key)
+    lines = run("ticket", "--key", str(key))[1].splitlines()
+    assert lines[0].startswith(f"Pinned {key}:")
+    assert lines[1:] == ["No ticket holds here."]
+
+
+def test_status_has_one_column_of_values(followed: None, run: Any) -> None:
+    run("check")
+    lines = run("status", "--disk")[1].splitlines()
+    assert len({len(line) - len(line.split("  ", 1)[1].lstrip()) for line in lines}) == 1
 
 
 def test_a_withdrawal_is_told(followed: None, asked: Any, run: Any, repository: Repository) -> None:

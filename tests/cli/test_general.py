@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from bsipatch import __version__
-from bsipatch.cli import _app, _config
+from bsipatch.cli import _app, _config, _output
 from bsipatch.cli._app import COMMANDS
 from bsipatch.errors import error_classes
 
@@ -294,3 +294,20 @@ def test_bars_are_drawn_on_a_terminal_only(json_option: list[str], tmp_path: Pat
     else:
         assert b"building" in drawn
         assert b"/16.0" in drawn or b"16.0 MiB" in drawn
+
+
+def test_a_patch_that_saves_nothing_is_not_called_smaller() -> None:
+    assert _output.ratio(20, 1000) == "2.00 % of the new one, 50 times smaller"
+    assert _output.ratio(1001, 1000) == "100.10 % of the new one"
+
+
+def test_errors_name_what_they_are_about(folder: Path, cli: Cli) -> None:
+    (folder / "old").write_bytes(b"old")
+    (folder / "new").write_bytes(b"something new")
+    (folder / "bad.bsdiff").write_bytes(b"BSDIFF40 and no more")
+    no_patch = cli("patch", "old", "new", "-o", "made", code=21).err
+    assert "expected 'BSIP', found 'some'" in no_patch
+    assert no_patch.startswith("bsipatch: new: ")
+    assert "bad.bsdiff: " in cli("patch", "old", "bad.bsdiff", "-o", "made", code=24).err
+    assert "no such folder" in cli("diff", "old", "new", "-o", "nowhere/p", code=4).err
+    assert "`bsipatch feed --help`" in cli("feed", code=2).err

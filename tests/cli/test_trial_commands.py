@@ -53,6 +53,15 @@ def test_a_sick_update_ends_with_90_and_is_barred(cli: Cli, device: Store, folde
     assert cli("apply", path, "--no-health", "--json").told["generation"] > 0
 
 
+def test_a_sick_update_shows_in_the_rehearsal_alone(cli: Cli, device: Store, folder: Path) -> None:
+    path = _update(folder, command("echo blank page; exit 3", name="page"))
+    ended = cli("rehearse", path, code=90)
+    assert ended.err.startswith(f"bsipatch: {device.root}: the health check failed: page ended")
+    assert ended.err.endswith("Nothing was activated: what is live was not touched.\n")
+    assert "live again" not in ended.err
+    assert cli("status", "--json").told["barred"] == []
+
+
 def test_remove_says_why_and_who(cli: Cli, device: Store, folder: Path) -> None:
     cli("apply", _update(folder))
     told = cli("remove", "--reason", "prints badly", "--json").told

@@ -73,6 +73,7 @@ def test_mirrors_that_are_down(
                 device.refresh()
     assert gone in str(caught.value)
     assert server.url in str(caught.value)
+    assert str(caught.value).count("the transfer failed") == 1
 
 
 def test_a_mirror_half_way_through_a_copy(

@@ -179,6 +179,33 @@ def test_compressed_answers_are_refused() -> None:
         pass
 
 
+def test_nobody_at_home_is_not_called_slow() -> None:
+    with serving({}) as server:
+        gone = server.url
+    with (
+        Transport(proxy="") as transport,
+        pytest.raises(TransferError, match="no connection: Connection refused") as caught,
+        transport.open(gone),
+    ):
+        pass
+    assert not isinstance(caught.value, SlowTransferError)
+
+
+def test_a_connection_that_ends_is_told_in_words() -> None:
+    def behave(handler: Handler, path: str, body: bytes | None) -> bool:
+        handler.close_connection = True
+        return True  # without an answer
+
+    with (
+        serving({}, behave) as server,
+        Transport(proxy="") as transport,
+        pytest.raises(TransferError) as caught,
+        transport.open(server.url),
+    ):
+        pass
+    assert caught.value.detail == "Remote end closed connection without response"
+
+
 def test_stop_ends_a_transfer_that_waits() -> None:
     stop = threading.Event()
 
@@ -362,8 +389,9 @@ def test_a_range_that_nobody_asked_for(span: str | None, downloads: Downloads) -
 
 
 def test_not_there(downloads: Downloads) -> None:
-    with serving({}) as server, pytest.raises(TransferError, match="404"):
+    with serving({}) as server, pytest.raises(TransferError, match="404") as caught:
         get(downloads, server)
+    assert caught.value.message.count("the transfer failed") == 1
     assert not list(downloads.folder.glob("*.bsi"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import re
 
@@ -52,6 +53,22 @@ def test_drawn_parents_are_the_parents() -> None:
         stack.append((depth, name))
 
 
+def test_what_errors_of_one_class_share_is_said_once() -> None:
+    one = errors.TransferError("it answers 404", file="https://a.example/x")
+    other = errors.MismatchError("another payload", file="https://b.example/x")
+    told = errors.TransferError(f"no mirror gives it: {one.message}; {other.message}", file="x")
+    assert told.message == (
+        "x: the transfer failed: no mirror gives it: https://a.example/x: it answers 404; "
+        "https://b.example/x: a digest differs from the expected one: another payload"
+    )
+    assert told.as_dict()["detail"].count("the transfer failed") == 0
+
+
+def test_a_reason_with_its_own_stop_gets_no_second_one() -> None:
+    error = errors.PolicyError("it is barred: Pages stay blank.", hint="Wait.")
+    assert str(error) == "held back by policy: it is barred: Pages stay blank. Wait."
+
+
 def test_message_says_file_offset_expected_found_and_what_to_do() -> None:
     error = errors.CorruptError(
         "cover.len", file="fix.bsp", offset=17, expected=8, found=b"\xab\xcd"
@@ -95,6 +112,16 @@ def test_system_errors(number: int, cls: type[BsipatchError]) -> None:
     error = from_os_error(OSError(number, "why", "name"))
     assert type(error) is cls
     assert error.file == "name"
+
+
+def test_what_the_class_says_the_system_does_not_say_again() -> None:
+    missing = OSError(errno.ENOENT, os.strerror(errno.ENOENT), "name")
+    assert from_os_error(missing).message == "name: not found"
+    assert from_os_error(missing, "x", "looking").message == "x: not found: looking"
+    refused = OSError(errno.EACCES, os.strerror(errno.EACCES), "name")
+    assert from_os_error(refused).message == (
+        f"name: the operating system refused: {os.strerror(errno.EACCES)}"
+    )
 
 
 def test_subclasses_elsewhere_use_the_nearest_text() -> None:

@@ -15,7 +15,9 @@ import pytest
 
 from bsipatch import trust
 from bsipatch.cli import _signals, main
-from bsipatch.cli.feed import COMMANDS
+from bsipatch.cli._options import ChannelName
+from bsipatch.cli.feed import COMMANDS, rotate
+from bsipatch.feed.names import CHANNELS, TOP_ROLES
 from bsipatch.publish.feed.local import LocalStorage
 from bsipatch.publish.feed.transaction import JOURNAL
 from bsipatch.publish.keyfiles import write_key_pair
@@ -117,7 +119,10 @@ def test_init_makes_keys_and_says_what_to_hand_out(cli: Cli, tmp_path: Path) -> 
     for wrong in ("timestamp", "timestamp=1", "timestamp=1s", "../x=1d"):
         code = {"../x=1d": 26}.get(wrong, 2)
         other = tmp_path / re.sub(r"\W", "", wrong)
-        cli("init", "--keys", other, "--no-passphrase", "--expires", wrong, code=code)
+        place = ["--feed", tmp_path / "other", "--keys", other]
+        cli("init", *place, "--no-passphrase", "--expires", wrong, code=code)
+        cli("init", *place, "--no-passphrase", "--root-threshold", 2, code=2)
+        assert not other.exists()
 
 
 def test_keys_are_encrypted_unless_one_says_otherwise(
@@ -155,10 +160,11 @@ def test_a_dry_run_shows_the_diff_and_changes_nothing(cli: Cli, folder: Path) ->
     before = sorted(folder.rglob("*"))
     ended = cli(*line, "--dry-run")
     assert "beta: Demo-26.3.1-b-" in ended.out
-    assert "+ 26.3.1 (b)" in ended.out
+    assert re.search(r"\+ 26\.3\.1 \(b\).*; 5 % from .* UTC, 25 % from", ended.out)
     assert "Versions: beta 2 -> 3, snapshot 2 -> 3, timestamp 2 -> 3" in ended.out
     assert "Dry run" in ended.out
     assert sorted(folder.rglob("*")) == before
+    assert "sequence 2, for devices with a ticket" in cli(*line[:6], "--ticket", "-n").out
     assert offers(cli) == {"a": "everyone"}
     told = cli(*line, "--json").told
     assert (told["ok"], told["published"], told["dry_run"]) == (True, True, False)
@@ -201,8 +207,8 @@ def test_refusals_change_nothing_and_say_why(cli: Cli, folder: Path) -> None:
     name = id_of(cli)
     before = {p: p.read_bytes() for p in (folder / "feed").rglob("*") if p.is_file()}
     for line, code, text in (
-        (["add", update, "-c", "../beta", "-t", key], 26, "no such channel"),
-        (["add", update, "-c", "nightly", "-t", key], 26, "developer, beta, release"),
+        (["add", update, "-c", "../beta", "-t", key], 2, "'developer', 'beta', 'release'"),
+        (["add", update, "-c", "nightly", "-t", key], 2, "'developer', 'beta', 'release'"),
         (["add", folder / "a.bsi", "-c", "beta", "-t", key], 5, "already"),
         (["add", update, "-t", stranger.public], 43, "no trusted key"),
         (["add", folder / "none.bsi", "-t", key], 4, "none.bsi"),
@@ -215,11 +221,16 @@ def test_refusals_change_nothing_and_say_why(cli: Cli, folder: Path) -> None:
         (["promote", "nothing", "--to", "release"], 4, "no channel lists"),
         (["withdraw", name, "--reason", ""], 2, "reason"),
         (["supersede", name, "--by", name], 2, "newer"),
-        (["rotate", "../root"], 26, "no such role"),
+        (["rotate", "../root"], 2, "'timestamp'"),
+        (["promote", name, "--to", "relase"], 2, "'release'"),
+        (["pause", name, "--channel", "relase"], 2, "'release'"),
         (["rotate", "beta", "--new", "../x"], 2, "name"),
         (["rotate", "beta", "--drop", "all"], 2, "threshold"),
         (["rotate", "beta", "--clear"], 2, "--drop all"),
         (["rotate", "root", "--root", key], 23, "TUF metadata"),
+        (["rotate", "root", "--root", key, "-o", folder / "r"], 2, "name one of them"),
+        (["rotate", "beta", "--new", "b", "-o", folder / "r", "-n"], 2, "stand in the root"),
+        (["init", "--root", key, "-o", folder / "r"], 2, "name one of them"),
         (["status", "--feed", folder / "nowhere"], 4, "no feed"),
         (["status", "--keys", folder / "signing"], 4, "feed init"),
         (["status", "--feed", "ftp://x/y"], 2, "s3://"),
@@ -258,6 +269,65 @@ def test_keys_are_rotated_here_and_elsewhere(cli: Cli, folder: Path) -> None:
     assert "all well" in cli("check", "--root", first).out
 
 
+def test_a_root_that_is_to_be_written_is_never_published(cli: Cli, folder: Path) -> None:
+    """Although all root keys are here: who names a file wants to publish later."""
+    published = folder / "feed/metadata/2.root.json"
+    root = folder / "root-2.json"
+    cli("rotate", "root", "-o", root, "--dry-run")
+    assert not root.exists()
+    told = cli("rotate", "root", "-o", root, "--json").told
+    assert (told["published"], told["root"], told["missing"]) == (False, str(root), 0)
+    assert not published.exists()
+    shown = cli("rotate", "root", "-o", root).out
+    assert "Not published." in shown
+    assert f"rotate root --root {root}" in shown
+    (folder / "keys/root-2").rename(folder / "away")
+    assert f"feed sign {root}" in cli("rotate", "root", "-o", root).out
+    cli("sign", root, "-k", folder / "away/private.pem", "--trusted", folder / "keys/root.json")
+    cli("rotate", "root", "--root", root)
+    assert published.read_bytes() == root.read_bytes()
+
+
+def test_a_first_root_that_is_to_be_written_is_never_published(cli: Cli, folder: Path) -> None:
+    place = ["--feed", folder / "other", "--keys", folder / "other-keys", "--no-passphrase"]
+    root = folder / "first.json"
+    ended = cli("init", *place, "-o", root)
+    assert "signed. Publish it:" in ended.out
+    assert "feed sign" not in ended.out
+    assert not (folder / "other").exists()
+    cli("init", *place, "--root", root)
+    assert (folder / "other/metadata/1.root.json").read_bytes() == root.read_bytes()
+
+
+def test_a_feed_that_cannot_be_leaves_no_keys(cli: Cli, folder: Path) -> None:
+    for place, code in (("ftp://x/y", 2), (folder / "feed", 5)):
+        cli("init", "--feed", place, "--keys", folder / "new", "--no-passphrase", code=code)
+        assert not (folder / "new").exists()
+
+
+def test_a_signature_is_all_that_is_needed_only_beside_the_current_root(
+    cli: Cli, folder: Path
+) -> None:
+    root, key = folder / "root-2.json", folder / "keys/root-1/private.pem"
+    cli("rotate", "root", "-o", root)
+    assert "--trusted says" in cli("sign", root, "-k", key).out
+    trusted = cli("sign", root, "-k", key, "--trusted", folder / "keys/root.json").out
+    assert "2 signatures, all that is needed." in trusted
+
+
+def test_what_a_root_changes_is_said_once_and_in_one_way(cli: Cli, folder: Path) -> None:
+    shown = cli("rotate", "root", "--dry-run").out
+    assert "root: expires" in shown
+    assert "root: root" not in shown
+    assert re.search(r"\+ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown)
+
+
+def test_a_dry_run_shows_the_key_that_is_there_already(cli: Cli, folder: Path) -> None:
+    there = write_key_pair(folder / "keys/beta-2", None)
+    shown = cli("rotate", "beta", "--new", "beta-2", "--drop", "all", "--dry-run").out
+    assert trust.load_public(there.public).key_id[:16] in shown
+
+
 def test_check_tells_what_is_wrong(cli: Cli, folder: Path) -> None:
     key = folder / "signing/public.pem"
     told = cli("check", "--trust", key, "--json").told
@@ -267,7 +337,9 @@ def test_check_tells_what_is_wrong(cli: Cli, folder: Path) -> None:
     ended = cli("check", code=80)
     assert "not the one that is offered" in ended.out
     assert "1 finding," in ended.err
-    assert cli("check", "--json", code=80).told["error"] == "feed"
+    told = cli("check", "--json", code=80).told
+    assert (told["ok"], told["error"], told["class"]) == (False, "feed", "FeedError")
+    assert "not the one that is offered" in told["findings"][0]["what"]
 
 
 def test_status_warns_on_stderr(cli: Cli, folder: Path) -> None:
@@ -353,3 +425,8 @@ def test_tickets_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
 
     found = verify_ticket(out.read_bytes(), policy, device="lab", nonce=nonce, now=int(time.time()))
     assert found.updates == (name,)
+
+
+def test_the_words_of_options_are_the_channels_and_roles_there_are() -> None:
+    assert tuple(ChannelName) == CHANNELS
+    assert set(rotate.Role) == {*TOP_ROLES, *CHANNELS}

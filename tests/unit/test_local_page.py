@@ -10,11 +10,17 @@ from typing import Any, get_args
 import httpx
 import pytest
 
+from bsipatch.device.agent import deciding
+from bsipatch.device.pace import SlowTransferError
 from bsipatch.device.service import DeviceService
 from bsipatch.device.service_state import Standing
+from bsipatch.device.transport import HttpStatusError
 from bsipatch.device.web import serving
 from bsipatch.device.web.access import PageAccess
 from bsipatch.device.web.tokens import LIFE, Sessions
+from bsipatch.errors import error_classes
+from bsipatch.feed.decide import CODES
+from bsipatch.store import Event
 from tests.support.followed import device, repository, server
 from tests.support.served import ME, Running, managed, says, service
 from tests.support.stores import base, store
@@ -235,11 +241,28 @@ def test_both_languages_have_the_same_words() -> None:
     english, german = (
         json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("en", "de")
     )
-    assert english.keys() == german.keys()
+    # The device's own words for errors are English: another language has some to put before them.
+    wrong = {key for key in german if key.startswith("wrong.")}
+    assert english.keys() == german.keys() - wrong
+    kinds = [*error_classes().values(), HttpStatusError, SlowTransferError]
+    assert wrong == {f"wrong.{kind.__new__(kind).code}" for kind in kinds}
+    assert all("{text}" in german[key] for key in wrong)
     for key, text in english.items():
         holes = {part.partition("}")[0] for part in text.split("{")[1:]}
         theirs = {part.partition("}")[0] for part in german[key].split("{")[1:]}
         assert theirs <= holes, key
+
+
+def test_every_reason_and_event_has_words() -> None:
+    folder = Path(serving.__file__).parent / "page"
+    english = json.loads((folder / "en.json").read_text("utf-8"))
+    for code in CODES:
+        assert f"why.{code}" in english or f"why.{code}.until" in english, code
+    told = (Event.__doc__ or "").split("one of")[1].strip().splitlines()
+    for event in [name for line in told for name in line.strip().split("  ")[0].split(", ")]:
+        assert f"event.{event}" in english, event
+    for step in get_args(deciding.Do):
+        assert step == "rest" or f"event.{step}-failed" in english, step
 
 
 def test_every_standing_has_words() -> None:

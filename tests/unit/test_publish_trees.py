@@ -341,7 +341,7 @@ def test_what_the_manifest_says_suffices_for_any_number_of_threads(
         memory=made.peak_memory,
     )
     scarce = DEFAULT.but(thread_memory=MIB // 4)
-    limits = replace(scarce, memory_budget=patch_budget(payload, jobs, scarce))
+    limits = scarce.but(memory_budget=patch_budget(payload, jobs, scarce))
     for _ in range(8):
         delta.patch(old, patch, tmp_path / "out", jobs=jobs, limits=limits)
     below = limits.but(memory_budget=made.peak_memory - 1)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bsipatch.device import withdrawal
 from bsipatch.device.logs import NAME, JsonLines, Log, stamp
 from bsipatch.device.policy import Wait
 from bsipatch.device.policy_merge import merge
@@ -201,6 +202,7 @@ def test_metrics_are_what_happened(log: Log, live: Generation) -> None:
         Event(time=stamp(NOW), event="fallback", live=0, error="old-mismatch"),
         Event(time=stamp(NOW), event="unhealthy", live=0),
         Event(time=stamp(NOW), event="revert", live=0),
+        Event(time=stamp(NOW), event="revert", live=0, by=withdrawal.PUBLISHER),
     ]
     schedule = Schedule(next_check=NOW + 9, last_check=NOW, failures=2)
     figures = metrics.compute(live, "linux", history, log.read(), schedule)
@@ -212,6 +214,7 @@ def test_metrics_are_what_happened(log: Log, live: Generation) -> None:
         "refusals_total/wrong-baseline": 1,
         "reverts_total/health": 1,
         "reverts_total/owner": 1,
+        "reverts_total/publisher": 1,
         "events_total/init": 1,
         "received_bytes_total": 700,
         "full_bytes_total": 1000,

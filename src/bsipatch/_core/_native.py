@@ -93,12 +93,18 @@ def _check(status: int, fault: Any = None) -> None:
         raise cls(status_text(status) if cls is errors.InternalError else "")
     place = "" if fault.place == ffi.NULL else _text(fault.place)
     known = fault.expected != 0 or fault.found != 0
+    show = _letters if cls is errors.MagicError else int
     raise cls(
         place,
         offset=fault.offset or None,
-        expected=fault.expected if known else None,
-        found=fault.found if known else None,
+        expected=show(fault.expected) if known else None,
+        found=show(fault.found) if known else None,
     )
+
+
+def _letters(magic: int) -> str:
+    """A file's first four bytes as one would write them."""
+    return repr(int(magic).to_bytes(4, "little"))[1:]
 
 
 class Codec(enum.IntEnum):

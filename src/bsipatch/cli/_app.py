@@ -174,8 +174,10 @@ def _for_groups(defaults: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
 
 def _usage(error: Exception) -> Exception:
     """The parser's own errors as ours; any other error as it is."""
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", None) or "bsipatch"
     if type(error).__name__ == "NoArgsIsHelpError":
-        return UsageError("name a command", hint="`bsipatch --help` lists them.")
+        return UsageError("name a command", hint=f"`{command} --help` lists them.")
     told = getattr(error, "format_message", None)
     if isinstance(error, ModuleNotFoundError):
         return _missing(error)
@@ -183,8 +185,6 @@ def _usage(error: Exception) -> Exception:
         if type(error).__name__ == "Abort":
             return KeyboardInterrupt()  # type: ignore[return-value]
         return error
-    context = getattr(error, "ctx", None)
-    command = getattr(context, "command_path", None) or "bsipatch"
     return UsageError(" ".join(told().split()).rstrip("."), hint=f"See `{command} --help`.")
 
 

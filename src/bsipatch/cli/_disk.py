@@ -63,4 +63,5 @@ def lines(usage: DiskUsage | None) -> list[str]:
         )
         for one in usage.generations
     ]
-    return _output.columns([*rows, ("On disk", _output.size(usage.total))])
+    rows.append(("On disk", _output.size(usage.total)))
+    return _output.columns(rows, _output.STATUS_WIDTH)

@@ -21,6 +21,14 @@ class Profile(StrEnum):
     max = "max"
 
 
+class ChannelName(StrEnum):
+    """The channels of a feed; there are no others."""
+
+    developer = "developer"
+    beta = "beta"
+    release = "release"
+
+
 class Strategy(StrEnum):
     """How untouched files get from one generation into the next."""
 

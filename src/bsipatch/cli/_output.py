@@ -12,10 +12,11 @@ from ..errors import from_os_error
 
 TYPE_CHECKING = False  # typing loads slowly
 if TYPE_CHECKING:
-    from typing import IO, Any
+    from typing import IO, Any, Never
 
     from rich.progress import Progress, TaskID
 
+    from ..errors import BsipatchError
     from ..output import FileName
 
 #: seconds of quiet before a bar appears
@@ -49,6 +50,17 @@ def emit(json: bool, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
         print(printable(line))
 
 
+def fail(json: bool, facts: Mapping[str, Any], lines: Iterable[str], error: BsipatchError) -> Never:
+    """Ends a command whose findings are an error: `lines`, then the error; or one JSON object."""
+    if json:
+        import typer
+
+        emit(True, {**facts, **error.as_dict(), "class": type(error).__name__, "ok": False}, ())
+        raise typer.Exit(error.exit_code)
+    emit(False, facts, lines)
+    raise error
+
+
 def number(count: int, noun: str) -> str:
     """ "1 offer", "5 offers"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -71,10 +83,12 @@ def short_size(count: int) -> str:
 
 
 def ratio(part: int, whole: int) -> str:
-    """ "1.23 % of the whole, 81 times smaller"."""
+    """ "1.23 % of the new one, 81 times smaller"."""
     if not part or not whole:
         return ""
-    return f"{100 * part / whole:.2f} % of the new one, {whole / part:,.0f} times smaller"
+    share = f"{100 * part / whole:.2f} % of the new one"
+    times = whole / part
+    return share if times < 1.5 else f"{share}, {times:,.0f} times smaller"
 
 
 def seconds(duration: float) -> str:

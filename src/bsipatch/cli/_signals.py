@@ -102,16 +102,13 @@ def guarded(command: Callable[[], int], *, json: bool) -> int:
 
 
 def _report(error: Exception, json: bool) -> int:
-    from ..errors import BsipatchError, InternalError, NoSpaceError, SystemCallError
+    from ..errors import BsipatchError, InternalError, from_os_error
 
     if isinstance(error, BsipatchError):
         known = error
     elif isinstance(error, OSError):
-        import errno
-
-        kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SystemCallError
         name = error.filename if isinstance(error.filename, str) else None
-        known = kind(error.strerror or str(error), file=name)
+        known = from_os_error(error, name)
     elif isinstance(error, MemoryError):
         from ..errors import OutOfMemoryError
 

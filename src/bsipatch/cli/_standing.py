@@ -97,7 +97,7 @@ def lines(state: State, root: Path) -> list[str]:
         ),
         ("Automatic", "on" if state.automatic else "off"),
     ]
-    return _output.columns(rows)
+    return _output.columns(rows, _output.STATUS_WIDTH)
 
 
 def _one(listed: Listed) -> str:

@@ -71,7 +71,8 @@ def command(
 
 def _line(item: Retired) -> str:
     if item.contained:
-        return f"Retired {item.display}: the new base contains all {item.changes} changes."
+        count = _output.number(item.changes, "change")
+        return f"Retired {item.display}: the new base contains it ({count} compared)."
     return (
         f"Retired {item.display}: the new base is otherwise at {', '.join(item.missing)}; "
         "what it fixed may be open again."

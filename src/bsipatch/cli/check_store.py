@@ -80,7 +80,6 @@ def command(
                 opened.root, report, check, progress=bar, stop=stop
             )
     facts = {
-        "ok": report.sound,
         "sound": report.sound,
         "generations": list(report.checked),
         "size": report.size,
@@ -126,6 +125,13 @@ def command(
         lines.append(
             f"{count} generation{'' if count == 1 else 's'} sound, {_output.size(report.size)} read"
         )
-    _output.emit(json, facts, lines)
-    if not report.sound:
-        raise typer.Exit(TreeDriftError.exit_code)
+    if report.sound:
+        _output.emit(json, facts, lines)
+        return
+    advice = "`bsipatch check-store --repair` puts back what can be had from elsewhere."
+    if repair:
+        advice = "Name what has it with --from, a tree or an update, or ask the feed: --from-feed."
+    wrong = TreeDriftError(
+        _output.number(len(report.drift), "finding"), file=opened.root, hint=advice
+    )
+    _output.fail(json, facts, lines, wrong)

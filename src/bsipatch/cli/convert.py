@@ -29,6 +29,7 @@ def command(
 
       bsipatch convert old.bin upstream.bsdiff -o patch
     """
+    from ..errors import FormatError
     from ..interop import convert
     from ..limits import DEFAULT
     from ..output import MappedFile, OutputFile
@@ -40,13 +41,17 @@ def command(
         MappedFile(patch, max_size=DEFAULT.max_patch_size) as patch_file,
         OutputFile(out) as made,
     ):
-        data = convert(
-            old_file.data,
-            patch_file.data,
-            profile=profile.value,
-            jobs=jobs,
-            progress=_signals.stopping(bar, stop),
-        )
+        try:
+            data = convert(
+                old_file.data,
+                patch_file.data,
+                profile=profile.value,
+                jobs=jobs,
+                progress=_signals.stopping(bar, stop),
+            )
+        except FormatError as error:
+            error.file = error.file or str(patch)  # it was given bytes, and knows no name
+            raise
         made.write(data)
         made.commit()
         before = patch_file.size

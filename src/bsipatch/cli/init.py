@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -89,9 +90,12 @@ def command(
         ) as made,
     ):
         status = made.status()
+    # The store itself knows of no link: to it the live tree is at its own current/tree.
+    shown = str(status.live) if live_path is None else os.path.abspath(live_path)
     facts = {
         "store": str(made.root),
         "live": str(status.live),
+        "live_path": shown,
         "product": product,
         "version": version,
         "build": build,
@@ -100,7 +104,8 @@ def command(
     }
     rows = [
         ("Store", str(made.root)),
-        ("Live", str(status.live)),
+        ("Live", shown),
+        ("Links to", str(status.live) if shown != str(status.live) else ""),
         ("Baseline", f"{product} {version}, build {build}"),
         ("Digest", status.identity.baseline),
         ("Strategy", status.generation.strategy),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CorruptError, MagicError, UsageError
+from ..errors import CorruptError, FormatError, MagicError, UsageError
 from . import _output
 from ._options import Json, Threshold
 
@@ -147,7 +147,12 @@ def _update(file: Path, keys: list[Path], threshold: int, json: bool) -> None:
         signers.extend(verified.signers)
         return verified.payload
 
-    with Package.open(file, open_envelope) as package:
+    try:
+        opened = Package.open(file, open_envelope)
+    except FormatError as error:
+        error.file = error.file or str(file)  # what an envelope holds knows no file
+        raise
+    with opened as package:
         manifest, size = package.manifest, package.size
         facts = {
             "kind": "update",
@@ -191,8 +196,8 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "activation": msgspec.to_builtins(manifest.activation),
         "security": msgspec.to_builtins(manifest.security),
         "release_notes": manifest.release_notes,
-        "created": moment(manifest.created),
-        "expires": None if manifest.expires is None else moment(manifest.expires),
+        "created": iso(manifest.created),
+        "expires": None if manifest.expires is None else iso(manifest.expires),
         "counts": manifest.count(),
         "payloads": [
             {"path": action.path, "do": action.do, "kind": payload.kind, "size": payload.length}
@@ -219,8 +224,8 @@ def update_lines(facts: dict[str, Any], manifest: Manifest) -> list[str]:
         ("Changes", ", ".join(f"{count} {do}" for do, count in facts["counts"].items())),
         ("Space", _output.size(manifest.required_space)),
         ("Effective", scope),
-        ("Created", facts["created"]),
-        ("Expires", facts["expires"] or "never"),
+        ("Created", moment(manifest.created)),
+        ("Expires", "never" if manifest.expires is None else moment(manifest.expires)),
         ("Notes", manifest.release_notes or ""),
         ("Signed by", ", ".join(key[:16] for key in facts.get("signers", []))),
     ]
@@ -236,6 +241,12 @@ def update_lines(facts: dict[str, Any], manifest: Manifest) -> list[str]:
     if len(payloads) > _SHOWN:
         lines.append(f"  and {len(payloads) - _SHOWN} more; --json lists all")
     return lines
+
+
+def iso(seconds: int) -> str:
+    """The same for programs, "2026-03-17T10:00:00Z"."""
+    text = moment(seconds)
+    return f"{text[:10]}T{text[11:19]}Z" if text.endswith(" UTC") else text
 
 
 def moment(seconds: int) -> str:

@@ -71,11 +71,12 @@ def command(
         if not lines:
             lines = ["Nothing to install; `bsipatch check` says why."]
     else:
+        was = done.applied[0].was
         saved = "" if not done.full else f", a full update has {_output.short_size(done.full)}"
         lines += _output.columns(
             [
                 ("Live", f"{done.live.product} {done.live.display}, build {done.live.build}"),
-                ("Was", done.applied[0].was.display),
+                ("Was", f"{was.display}, build {was.build}"),
                 ("Path", str(live)),
                 ("Received", f"{_output.size(done.received)}{saved}"),
                 ("Time", _output.seconds(sum(applied.seconds for applied in done.applied))),

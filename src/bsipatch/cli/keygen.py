@@ -43,16 +43,14 @@ def command(
     for name in ("private.pem", "public.pem"):  # before anyone types a pass phrase for nothing
         if (directory / name).exists() or (directory / name).is_symlink():
             raise ExistsError("a key is there already", file=directory / name)
-    if no_passphrase:
-        passphrase = None
+    passphrase = None if no_passphrase else _passphrase.for_new_key(passphrase_file)
+    made = write_key_pair(directory, passphrase)
+    if passphrase is None:
         print(
             "bsipatch: warning: the private key is written in the clear; "
             "whoever reads the file can sign updates",
             file=sys.stderr,
         )
-    else:
-        passphrase = _passphrase.for_new_key(passphrase_file)
-    made = write_key_pair(directory, passphrase)
     facts = {
         "public": str(made.public),
         "private": str(made.private),

@@ -69,12 +69,17 @@ def command(
         for one in moments
         if (begin is None or one.at >= begin)
         and levels.index(one.level) >= levels.index(level.value)
-        and (update is None or one.update == update)
+        and (update is None or _means(update, one.update))
     ]
     if last is not None:
         moments = moments[-last:]
     facts: dict[str, Any] = {"entries": [msgspec.to_builtins(one) for one in moments]}
     _output.emit(json, facts, [line for one in moments for line in _lines(one)])
+
+
+def _means(asked: str, update: str | None) -> bool:
+    """Whether `asked` is the update's id, or its end of six digits or more."""
+    return update == asked or (len(asked) >= 6 and (update or "").endswith(asked))
 
 
 def _lines(moment: Moment) -> list[str]:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from ..device.policy import Policy
 
 
+#: a rule without a managed file -> what it means; these rules are named as their only origin
+_NOBODY_MANAGES = {
+    "owner": "owner: nobody manages it, and this is the owner's choice",
+    "feed": "feed: what the feed was set up with",
+    "default": "default: nobody says anything",
+}
+
+
 class Kind(StrEnum):
     """The files that a policy is made of."""
 
@@ -167,7 +175,8 @@ def _explained(policy: Policy) -> list[str]:
     for name, value in _rows(policy):
         origin = policy.origins[name]
         lines.append(f"{name}: {value}")
-        lines.append(f"    {origin.rule}: {', '.join(origin.origins)}")
+        said = f"{origin.rule}: {', '.join(origin.origins)}"
+        lines.append(f"    {_NOBODY_MANAGES.get(origin.rule, said)}")
         for other, asked in origin.passed_over:
             lines.append(f"    passed over: {other} wants {show(asked)}")
     return lines

@@ -34,19 +34,25 @@ def command(
       bsipatch rehearse update.bsi --store /var/lib/bsipatch/webkit
     """
     from .. import store as stores
+    from ..errors import HealthError
 
     with (
         stores.Store(store) as opened,
         _output.progress(json) as bar,
         _signals.working() as stop,
     ):
-        done = stores.rehearse(
-            opened,
-            update,
-            work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
-            strategy=None if strategy is None else strategy.value,
-            per_file_sync=per_file_sync,
-        )
+        try:
+            done = stores.rehearse(
+                opened,
+                update,
+                work=stores.Work(jobs=threads(jobs), progress=bar, stop=stop),
+                strategy=None if strategy is None else strategy.value,
+                per_file_sync=per_file_sync,
+            )
+        except HealthError as error:
+            # Its usual advice tells of a way back, which only the copy has gone.
+            hint = "Nothing was activated: what is live was not touched."
+            raise HealthError(error.detail, file=opened.root, hint=hint) from error
     generation = done.applied.generation
     facts = {
         "already": done.applied.already,

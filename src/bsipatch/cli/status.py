@@ -120,7 +120,7 @@ def _lines(status: Status) -> list[str]:
         ("Busy", status.busy or ""),
         ("Unfinished", _unfinished(status)),
     ]
-    lines = _output.columns(rows)
+    lines = _output.columns(rows, _output.STATUS_WIDTH)
     for item in status.manifest.security if status.manifest else ():
         lines.append(f"  {item.component}: {', '.join(item.cves)}")
         lines.append(f"    {item.impact}")

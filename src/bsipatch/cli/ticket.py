@@ -56,10 +56,12 @@ def command(
             most = feed.limits.max_ticket + feed.limits.max_envelope
             ticketing.accept(feed, _bytes(accept, most), now)
         updates = sorted(ticketing.allowed(feed, now))
-    facts |= {"updates": updates}
+    facts |= {"updates": updates, "pinned": None if key is None else str(key)}
     lines = [f"{name}: {facts[name]}" for name in ("device", "nonce") if name in facts]
     if not lines:
-        lines = updates or ["No ticket holds here."]
+        lines = [f"Allowed: {update}" for update in updates] or ["No ticket holds here."]
+    if key is not None:
+        lines.insert(0, f"Pinned {key}: tickets count when this key has signed them.")
     _output.emit(json, facts, lines)
 
 

@@ -9,9 +9,14 @@ import typer
 from . import _feed, _output, _signals
 from ._options import Json, Store
 
+#: of a reason's evidence, what are moments in seconds since 1970
+_MOMENTS = frozenset({"at", "begins", "expires", "until"})
+
 
 def command(
-    update: Annotated[str, typer.Argument(help="The update's id.", metavar="ID")],
+    update: Annotated[
+        str, typer.Argument(help="The update's id, or its last digits.", metavar="ID")
+    ],
     store: Store,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody: judge by what the last check brought.")
@@ -33,7 +38,7 @@ def command(
         failed = [
             {"time": e.time, "event": e.event, "code": e.error, "reason": e.reason}
             for e in opened.store.history()
-            if update in e.source.split(" then ") and e.reason
+            if offer.id in e.source.split(" then ") and e.reason
         ]
     reasons = choice.reasons(offer)
     offered = any(offer in plan.offers for plan in choice.plans[:1])
@@ -44,13 +49,14 @@ def command(
     }
     lines = []
     if offered:
-        lines.append(f"{update} is offered to this device: `bsipatch install` installs it.")
+        lines.append(f"{offer.id} is offered to this device: `bsipatch install` installs it.")
     elif not reasons:
-        lines.append(f"Nothing is against {update}; another way to the same result is cheaper.")
+        lines.append(f"Nothing is against {offer.id}; another way to the same result is cheaper.")
     for reason in reasons:
         lines.append(f"{reason.code}: {reason.text}")
         for name, value in reason.evidence.items():
-            lines.append(f"  {name}: {value}")
+            told = _feed.moment(int(value)) if name in _MOMENTS and value is not None else value
+            lines.append(f"  {name}: {told}")
     for event in failed:
         lines.append(f"{event['time']}  {event['event']}: {event['reason']}")
     _output.emit(json, facts, lines)

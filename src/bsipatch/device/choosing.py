@@ -84,18 +84,20 @@ def choose(
     only: str | None = None,
     failed: frozenset[tuple[str, ...]] = frozenset(),
 ) -> Choice:
-    """Decides; `gate` brings the policy's reasons, `only` wants this very offer (by id).
+    """Decides; `gate` brings the policy's reasons, `only` wants this very offer (by id or its end).
 
-    Raises StoreDamagedError, SystemCallError; NotFoundError for an `only` that is not listed.
+    Raises StoreDamagedError, SystemCallError; NotFoundError for an `only` that is not listed,
+    UsageError for one that several offers end in.
     """
-    facts = gather(store, feed, view, tickets=tickets, memory=memory, asked=only)
     offers, goal = view.offers, None if only is None else view.offer(only)
+    asked = None if goal is None else goal.id
+    facts = gather(store, feed, view, tickets=tickets, memory=memory, asked=asked)
     if goal is not None:
         # A chain may lead there, so what comes before it stays; what would outrank it goes.
         offers = tuple(
             offer
             for offer in offers
-            if offer.id == only
+            if offer.id == goal.id
             or offer.series != goal.series
             or offer.sequence < goal.sequence
             or _same_end(offer, goal)

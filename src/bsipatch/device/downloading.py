@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
+from ..closing import Closing
 from ..errors import (
     CancelledError,
     LimitError,
@@ -101,7 +100,7 @@ class _Progressing:
             self.progress("downloading", done, self.wanted.size)
 
 
-class Downloads:
+class Downloads(Closing):
     """The folder of payloads. Use it as a context manager; one thread and process at a time."""
 
     def __init__(
@@ -123,16 +122,11 @@ class Downloads:
                 self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._fd)
+    def close(self) -> None:
+        """Lets go of the folder; safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def path(self, sha256: str) -> Path:
         """Where a payload lies once it is whole. Raises UsageError for what is no digest."""

@@ -32,6 +32,7 @@ from ..errors import (
     NotFoundError,
     RollbackError,
     TrustError,
+    UsageError,
 )
 from ..feed.model import Offer, read_offer
 from ..feed.names import target_path
@@ -82,16 +83,19 @@ class FeedView:
     problems: tuple[Problem, ...]
 
     def offer(self, name: str) -> Offer:
-        """By id. Raises NotFoundError."""
-        for offer in self.offers:
-            if offer.id == name:
-                return offer
-        raise NotFoundError(
-            "the feed lists no such update",
-            file=name,
-            found=f"{len(self.offers)} others",
-            hint="`bsipatch check` shows what is offered.",
-        )
+        """By its id or its end, of six digits or more. Raises NotFoundError, UsageError."""
+        exact = [offer for offer in self.offers if offer.id == name]
+        found = exact or [o for o in self.offers if len(name) >= 6 and o.id.endswith(name)]
+        if len(found) > 1:
+            ids = ", ".join(offer.id for offer in found)
+            raise UsageError("several updates fit", found=ids, hint="Give the whole id.")
+        if not found:
+            raise NotFoundError(
+                "the feed lists no such update",
+                file=name,
+                hint="`bsipatch check` shows what is offered.",
+            )
+        return found[0]
 
     def reached(self, tree: str, series: tuple[str, str]) -> int:
         """The sequence of the improvement whose result is this tree; 0 when none is listed."""

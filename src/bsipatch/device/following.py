@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ExistsError, StoreDamagedError, UsageError
+from ..errors import ExistsError, NotFoundError, StoreDamagedError, UsageError, from_os_error
 from ..limits import DEFAULT, Limits
 from ..store import durable
 from ..store.lock import locked
@@ -62,6 +62,26 @@ def follow(
     try:
         with locked(fd, "follow", timeout=limits.lock_timeout, file=str(folder)):
             return _write(fd, folder, known, root, name, clock, limits)
+    finally:
+        os.close(fd)
+
+
+def present(store_root: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> FeedConfig | None:
+    """How the store follows its feed now; None when it follows none yet.
+
+    Raises ConfigError, SystemCallError.
+    """
+    folder = Path(os.path.abspath(store_root)) / FEED
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+    try:
+        return configs.read(dir_fd=fd, file=str(folder / configs.CONFIG), limits=limits)
+    except NotFoundError:
+        return None
     finally:
         os.close(fd)
 

@@ -11,15 +11,16 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
+
+from ..closing import Closing
 
 #: the first descriptor that a service manager hands over
 _FIRST_FD = 3
 _MOST_FDS = 64
 
 
-class Notifier:
+class Notifier(Closing):
     """Sends states to the service manager; without one every call does nothing.
 
     Errors are not raised: a service must not fail because its manager does not
@@ -84,17 +85,6 @@ class Notifier:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

@@ -222,10 +222,11 @@ def _parse(data: bytes, path: Path, kind: type[_Policy]) -> _Policy:
             return msgspec.json.decode(data, type=kind)
         return msgspec.convert(_plain(tomllib.loads(data.decode())), kind)
     except msgspec.ValidationError as error:
+        name = "settings" if kind is Settings else "managed"
         raise ConfigError(
             str(error),
             file=path,
-            hint="`bsipatch policy --schema` prints what such a file may say.",
+            hint=f"`bsipatch policy --schema {name}` prints what such a file may say.",
         ) from None
     except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         language = "JSON" if path.suffix == ".json" else "TOML"

@@ -20,7 +20,7 @@ in-order        all mirrors, in the order of the files, each once
 first           the first file's that names one
 managed-wins    what a managed file says replaces what the owner says
 owner           nothing managed: the owner's choice
-feed            neither: what the feed was set up with (`bsipatch init --feed`)
+feed            neither: what the feed was set up with (`bsipatch follow`)
 default         nobody says anything
 =============== ==================================================================
 """

@@ -23,7 +23,7 @@ import urllib3
 
 from .. import __version__
 from ..closing import Closing
-from ..errors import CancelledError, TransferError, UsageError, from_os_error
+from ..errors import CancelledError, TransferError, UsageError
 from ..limits import DEFAULT, Limits
 from .pace import Meter, Pace, SlowTransferError
 from .watch import Watch
@@ -300,7 +300,7 @@ def _open_local(url: str, offset: int) -> Iterator[_LocalReply]:
     except (FileNotFoundError, NotADirectoryError):
         raise HttpStatusError("no such file", status=404, file=url) from None
     except OSError as error:
-        raise TransferError(from_os_error(error).detail, file=url) from error
+        raise TransferError(error.strerror or str(error), file=url) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise TransferError("not a regular file", file=url)
@@ -309,7 +309,7 @@ def _open_local(url: str, offset: int) -> Iterator[_LocalReply]:
             raise HttpStatusError("no such range", status=416, file=url)
         yield reply
     except OSError as error:
-        raise TransferError(from_os_error(error).detail, file=url) from error
+        raise TransferError(error.strerror or str(error), file=url) from error
     finally:
         os.close(fd)
 
@@ -319,10 +319,16 @@ def _whole_number(text: str | None) -> int | None:
 
 
 def _transfer_error(error: Exception, url: str) -> TransferError:
+    # The library counts a refused connection and an unknown name among the timeouts.
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        cause = error.__cause__
+        why = cause.strerror if isinstance(cause, OSError) else None
+        return TransferError(f"no connection: {why or 'the network gives no reason'}", file=url)
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return SlowTransferError("nothing came for too long", file=url)
-    text = " ".join(str(error).split())
-    return TransferError(text[:300] or type(error).__name__, file=url)
+    inner = error.args[-1] if error.args and isinstance(error.args[-1], Exception) else error
+    told = getattr(inner, "strerror", None) or str(inner)
+    return TransferError(" ".join(told.split())[:300] or type(inner).__name__, file=url)
 
 
 def _words(status: int) -> str:

@@ -246,6 +246,8 @@ def _our_errors(url: str) -> Iterator[None]:
     except BsipatchError:
         raise
     except tuf_errors.DownloadHTTPError as error:
+        if isinstance(error.__cause__, HttpStatusError):
+            raise error.__cause__ from None  # ours, which only travelled in theirs
         raise HttpStatusError(str(error), status=error.status_code, file=url) from error
     except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
         raise _meaning(error, url) from error

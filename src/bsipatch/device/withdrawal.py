@@ -15,6 +15,9 @@ from ..store import Generation, Store, bars, durable, live, moving, records
 from ..store.records import Pending
 from .feed_client import FeedClient, FeedView
 
+#: in the history, who took off what a notice withdrew
+PUBLISHER = "its publisher, by a signed notice in the feed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
@@ -59,7 +62,7 @@ def act(store: Store, feed: FeedClient, view: FeedView, offer: Offer) -> Withdra
                 verb="revert",
                 bars=() if made is None else (made,),
                 reason=reason,
-                by="its publisher, by a signed notice in the feed",
+                by=PUBLISHER,
             ),
         )
     _lower_floor(feed, view, target, offer)

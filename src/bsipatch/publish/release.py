@@ -141,7 +141,7 @@ def _only(table: Mapping[str, Any], known: list[str], where: str) -> None:
     for name in table:
         if name in known:
             continue
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
         hint = f"Did you mean {where}{close[0]}?" if close else f"Known are: {', '.join(known)}."
         raise ConfigError(f"{where}{name} is not a known setting", hint=hint)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from ...errors import CancelledError, MissingDependencyError, UsageError
 from .. import _output, _passphrase, _signals
+from .._options import ChannelName
 from ..inspect import moment
 
 if TYPE_CHECKING:
@@ -51,8 +53,7 @@ TakeOver = Annotated[
     ),
 ]
 Channel = Annotated[
-    str | None,
-    typer.Option("--channel", "-c", metavar="CHANNEL", help="developer, beta or release."),
+    ChannelName | None, typer.Option("--channel", "-c", help="In this channel alone.")
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An update's id, or its last twelve digits.")]
 Percent = Annotated[
@@ -67,6 +68,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 #: before these steps of a publication there is nothing to cancel any more
 _LATE = ("root", "end")
+
+
+def channel_name(channel: ChannelName | None) -> str | None:
+    """What the feed's own code calls it."""
+    return None if channel is None else channel.value
 
 
 def duration(text: str) -> int:
@@ -169,9 +175,14 @@ def change(
 
 
 def show(
-    report: Report, *, dry_run: bool, json: bool, more: Mapping[str, Any] | None = None
+    report: Report,
+    *,
+    dry_run: bool,
+    json: bool,
+    more: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
 ) -> None:
-    """A report as lines of a diff, or as JSON."""
+    """A report as lines of a diff with `lines` after them, or as JSON with `more` in it."""
     facts = {
         "published": report.published,
         "dry_run": dry_run,
@@ -189,7 +200,7 @@ def show(
         "versions": {role: list(pair) for role, pair in report.versions.items()},
         **(more or {}),
     }
-    _output.emit(json, facts, _lines(report, dry_run))
+    _output.emit(json, facts, [*_lines(report, dry_run), *lines])
 
 
 def _lines(report: Report, dry_run: bool) -> Iterator[str]:
@@ -201,7 +212,7 @@ def _lines(report: Report, dry_run: bool) -> Iterator[str]:
         steps = [f"{role} {old} -> {new}" for role, (old, new) in report.versions.items()]
         yield "Versions: " + ", ".join(steps)
     if report.pending is not None:
-        yield "Not published: the root still needs signatures."
+        yield "Not published."
     elif dry_run and report.versions:
         yield "Dry run: nothing was published."
     elif report.published:
@@ -212,7 +223,8 @@ def _lines(report: Report, dry_run: bool) -> Iterator[str]:
 
 def change_lines(entry: Change) -> Iterator[str]:
     """One change as a diff shows it: what goes, then what comes."""
-    yield f"{entry.channel}: {entry.id}: {entry.what}"
+    named = entry.id if entry.id == entry.channel else f"{entry.channel}: {entry.id}"
+    yield f"{named}: {entry.what}"
     if entry.what == "rollout":
         for mark, value in (("-", entry.before), ("+", entry.after)):
             yield f"  {mark} {'everybody' if value is None else value_text('rollout', value)}"
@@ -227,7 +239,10 @@ def value_text(what: str, value: Any) -> str:
     """A field's value in words."""
     if what == "offer":
         size = _output.size(value["size"])
-        return f"{value['version']}, {size}, sequence {value['sequence']}"
+        ticket = ", for devices with a ticket" if value.get("ticket_required") else ""
+        text = f"{value['version']}, {size}, sequence {value['sequence']}{ticket}"
+        staged = value.get("rollout")
+        return text if staged is None else f"{text}; {value_text('rollout', staged)}"
     if what == "rollout":
         steps = [f"{percent} % from {moment(since)}" for percent, since in value["steps"]]
         text = ", ".join(steps) or "nobody yet"
@@ -240,6 +255,8 @@ def value_text(what: str, value: Any) -> str:
         return f"{value['reason']} (notice until {moment(value['expires'])}{reverts})"
     if what == "published":
         return moment(value)
+    if what == "expires":
+        return moment(int(datetime.fromisoformat(value).timestamp()))
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "none"
     return str(value)

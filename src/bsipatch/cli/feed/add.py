@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import _output, _passphrase, _signals
-from .._options import Json, Threshold, Trust
+from .._options import ChannelName, Json, Threshold, Trust
 from . import _common
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ def command(
     keys: _common.Keys,
     trust: Trust,
     channel: Annotated[
-        str,
-        typer.Option("--channel", "-c", metavar="CHANNEL", help="developer, beta or release."),
-    ] = "developer",
+        ChannelName, typer.Option("--channel", "-c", help="Where it is offered.")
+    ] = ChannelName.developer,
     threshold: Threshold = 1,
     percent: _common.Percent = None,
     every: _common.Every = "24h",
@@ -70,7 +69,7 @@ def command(
                     draft,
                     update.offer,
                     update.sha256,
-                    channel,
+                    channel.value,
                     now,
                     percents=steps,
                     every=between,

@@ -75,14 +75,12 @@ def command(
     }
     lines = [f"{finding.where}: {finding.what}" for finding in report.findings]
     if report.findings:
-        if not json:
-            for line in lines:
-                print(line)
-        raise FeedError(
+        wrong = FeedError(
             f"{_output.number(len(lines), 'finding')}, the first: {lines[0]}",
             file=feed,
             hint="Devices would refuse what is named here.",
         )
+        _output.fail(json, facts, lines, wrong)
     lines.append(
         f"{_output.number(report.offers, 'offer')}, {_output.number(report.payloads, 'file')}, "
         f"{_output.size(report.bytes)}: all well."

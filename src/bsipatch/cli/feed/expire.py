@@ -41,7 +41,9 @@ def command(
         keys,
         passphrase_file,
         take_over,
-        lambda draft, now: edits.expire(draft, now, names=names or (), channel=channel),
+        lambda draft, now: edits.expire(
+            draft, now, names=names or (), channel=_common.channel_name(channel)
+        ),
         dry_run=dry_run,
         json=json,
     )

@@ -34,7 +34,7 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where an unsigned root is written."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write the root here to be signed."),
     ] = None,
     expires: Annotated[
         list[str] | None,
@@ -51,8 +51,8 @@ def command(
     """Make a feed: a key for each role, and empty channels developer, beta and release.
 
     Keys that are in the folder already are used. With root keys that lie elsewhere (--root-key)
-    the root is written to --out first; once `bsipatch feed sign` has been run by enough of their
-    holders, the same command with --root publishes the feed.
+    the root is written to --out first, and nothing is published; once `bsipatch feed sign` has
+    been run by enough of their holders, the same command with --root publishes the feed.
 
     Examples:
 
@@ -70,7 +70,7 @@ def command(
     with _common.needing_feed():
         from ...publish.feed import roots, setup
         from ...publish.feed.metadata import to_bytes
-        from ...publish.feed.repository import create
+        from ...publish.feed.repository import check_vacant, create
         from ...publish.feed.storage import open_storage
 
     def load(path: Path) -> trust.PrivateKey:
@@ -80,7 +80,12 @@ def command(
         return None if no_passphrase else _passphrase.for_new_key(passphrase_file)
 
     made: tuple[str, ...] = ()
+    periods = _periods(expires or [])
+    if out is None:  # before there are keys for a feed that cannot be
+        check_vacant(open_storage(feed))
     if root is not None:
+        if out is not None:
+            raise UsageError("--root publishes a root, --out writes one: name one of them")
         try:
             first = roots.read(root.read_bytes(), str(root))
         except OSError as error:
@@ -95,10 +100,10 @@ def command(
             root_keys=[trust.load_public(path) for path in root_key or ()],
             root_count=root_keys,
             root_threshold=root_threshold,
-            periods=_periods(expires or []),
+            periods=periods,
         )
         first, ring, made = prepared.root, prepared.keys, prepared.made
-        if not prepared.complete:
+        if out is not None or not prepared.complete:
             if out is None:
                 raise UsageError(
                     "the root needs signatures by keys that are not here",
@@ -112,8 +117,7 @@ def command(
                 {"published": False, "root": str(out), "made": list(made)},
                 [
                     *(f"Made the key {name}." for name in made),
-                    f"Wrote {out}. Have it signed by the root keys' holders, then publish it:",
-                    f"  bsipatch feed sign {out} --key private.pem",
+                    *_to_sign(out, prepared.complete),
                     f"  bsipatch feed init --feed {feed} --keys {keys} --root {out}",
                 ],
             )
@@ -134,6 +138,15 @@ def command(
         "Take the root keys off this machine, and run `bsipatch feed refresh` daily.",
     ]
     _output.emit(json, facts, lines)
+
+
+def _to_sign(out: Path, complete: bool) -> list[str]:
+    if complete:
+        return [f"Wrote {out}, signed. Publish it:"]
+    return [
+        f"Wrote {out}. Have it signed by the root keys' holders, then publish it:",
+        f"  bsipatch feed sign {out} --key private.pem",
+    ]
 
 
 def _periods(texts: list[str]) -> dict[str, int]:

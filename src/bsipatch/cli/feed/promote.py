@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import _passphrase
-from .._options import Json
+from .._options import ChannelName, Json
 from . import _common
 
 
@@ -15,7 +15,7 @@ def command(
     name: _common.Id,
     feed: _common.Place,
     keys: _common.Keys,
-    to: Annotated[str, typer.Option("--to", metavar="CHANNEL", help="beta or release.")],
+    to: Annotated[ChannelName, typer.Option("--to", help="Where it is offered as well.")],
     percent: _common.Percent = None,
     every: _common.Every = "24h",
     passphrase_file: _passphrase.File = None,
@@ -39,7 +39,7 @@ def command(
         keys,
         passphrase_file,
         take_over,
-        lambda draft, now: edits.promote(draft, name, to, now, percents=steps, every=between),
+        lambda draft, now: edits.promote(draft, name, to.value, now, percents=steps, every=between),
         dry_run=dry_run,
         json=json,
     )

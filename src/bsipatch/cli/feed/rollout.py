@@ -44,7 +44,7 @@ def command(
         passphrase_file,
         take_over,
         lambda draft, now: edits.roll_out(
-            draft, name, now, percents=steps, every=between, channel=channel
+            draft, name, now, percents=steps, every=between, channel=_common.channel_name(channel)
         ),
         dry_run=dry_run,
         json=json,

@@ -67,6 +67,10 @@ def command(
         ],
     }
     lines = [line for change in changes for line in _common.change_lines(change)]
-    state = "all that is needed" if not lacking else f"{lacking} more needed"
-    lines.append(f"Root {root.signed.version}: {len(root.signatures)} signatures, {state}.")
+    count = _output.number(len(root.signatures), "signature")
+    state = f"{lacking} more needed" if lacking else "all that is needed"
+    if old is None and root.signed.version > 1:
+        # Enough of the current root's keys must have signed as well, and it is not at hand.
+        state += " by its own keys; --trusted says what the current root's need"
+    lines.append(f"Root {root.signed.version}: {count}, {state}.")
     _output.emit(json, facts, lines)

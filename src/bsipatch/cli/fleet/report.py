@@ -209,7 +209,9 @@ def _write_page(path: Path, fleet: Fleet) -> None:
 def _lines(fleet: Fleet, html: Path | None, paused: list[dict[str, Any]]) -> Iterator[str]:
     from ...report.fleet_page import REASONS, duration
 
-    yield f"{fleet.devices:,} devices in {fleet.reports:,} reports"
+    devices = _output.number(fleet.devices, "device")
+    reports = _output.number(fleet.reports, "report")
+    yield f"{devices} in {reports}"
     if fleet.refused:
         yield f"{fleet.refused:,} lines were no reports and were left out"
     for one in fleet.updates:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...closing import Closing
+
 _IN_CLOSE_WRITE, _IN_MOVED_TO = 0x08, 0x80
 _IN_MOVE_SELF, _IN_DELETE_SELF = 0x800, 0x400
 _IN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
@@ -29,7 +31,7 @@ _MOST = 1 << 16
 _LONGEST = 86_400.0
 
 
-class Waker:
+class Waker(Closing):
     """Waits. For the main thread: it takes over the signals. Use it as a context manager."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
@@ -46,11 +48,13 @@ class Waker:
                 self._poll.register(fd, select.POLLIN)
         self._pids: dict[int, int] = {}
         self._sockets: set[int] = set()
+        self._closed = False
 
-    def __enter__(self) -> Waker:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """Gives the signals back, and stops watching; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)

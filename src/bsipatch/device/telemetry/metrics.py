@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...output import OutputFile
 from ...store import Event, Generation
+from .. import withdrawal
 from ..logs import Entry
 from ..schedule import Schedule
 from . import record
@@ -79,7 +80,8 @@ def compute(
     for event in history:
         metrics.events[event.event] += 1
         if event.event in _REVERTS:
-            metrics.reverts[_REVERTS[event.event]] += 1
+            publisher = event.by == withdrawal.PUBLISHER
+            metrics.reverts["publisher" if publisher else _REVERTS[event.event]] += 1
         elif event.event == "refused":
             metrics.refusals[event.error or "unknown"] += 1
         elif event.event == "fallback":

@@ -132,7 +132,15 @@ def _differences(channel: str, before: Offer | None, after: Offer | None) -> lis
     if before is None or after is None:
         offer = before or after
         assert offer is not None
-        facts = {"version": offer.display_version, "size": offer.size, "sequence": offer.sequence}
+        facts: dict[str, Any] = {
+            "version": offer.display_version,
+            "size": offer.size,
+            "sequence": offer.sequence,
+        }
+        if offer.rollout is not None:
+            facts["rollout"] = _plain(offer.rollout)
+        if offer.ticket_required:
+            facts["ticket_required"] = True
         old, new = (None, facts) if before is None else (facts, None)
         return [Change(channel, offer.id, "offer", old, new)]
     return [

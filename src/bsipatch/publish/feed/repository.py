@@ -24,7 +24,7 @@ from bsipatch.publish.feed.storage import Storage, open_storage
 from bsipatch.publish.feed.transaction import File, Hook, Publication, publish, recover
 from bsipatch.trust import PublicKey
 
-__all__ = ["Feed", "Report", "create"]
+__all__ = ["Feed", "Report", "check_vacant", "create"]
 
 Edit = Callable[[Draft, int], Draft]
 
@@ -34,7 +34,8 @@ class Report:
     """What a command did, or (dry run, unsigned root) would do.
 
     changes    line by line                    versions   role -> (version before, version after)
-    published  whether devices see it now      pending    a root that still lacks signatures
+    published  whether devices see it now      pending    a root to be signed or published elsewhere
+    missing    signatures that the pending root lacks
     recovered  "finished" or "discarded": what became of an earlier publication that had died
     """
 
@@ -43,6 +44,7 @@ class Report:
     published: bool
     recovered: str = ""
     pending: bytes | None = None
+    missing: int = 0
 
 
 def _no_hook(step: str) -> None:
@@ -151,17 +153,21 @@ class Feed:
         add: Sequence[PublicKey] = (),
         drop: Sequence[str] = (),
         threshold: int | None = None,
+        hold: bool = False,
         dry_run: bool = False,
     ) -> Report:
         """Gives a role other keys. `drop` names keys by id or the beginning of one.
 
         A channel's keys stand in the targets role, everybody else's in the root: when root keys are
-        missing here, the report's `pending` is the next root, to be signed elsewhere and handed to
-        publish_root().  Raises UsageError, ThresholdError, and what edit() raises.
+        missing here, and with `hold` in any case, the report's `pending` is the next root, to be
+        handed to publish_root() once it is signed.  Raises UsageError, ThresholdError, and what
+        edit() raises.
         """
         if self.ignored not in (None, role):
             raise UsageError(f"only {self.ignored} can be begun anew here", found=role)
         if check_role(role) in CHANNELS:
+            if hold:
+                raise UsageError("a channel's keys do not stand in the root", found=role)
             targets = roots.with_channel_keys(self.state, role, add, drop, threshold)
             renew = frozenset() if self.ignored is None else frozenset({role})
             return self._publish(
@@ -171,7 +177,7 @@ class Feed:
         ids = {k.keyid for r in (self.state.root, root) for k in md.role_keys(r.signed, "root")}
         if not dry_run:
             md.sign(root, self.keys.available(ids))
-        return self._with_root(root, dry_run)
+        return self._with_root(root, dry_run, hold)
 
     def publish_root(self, data: bytes, *, file: str, dry_run: bool = False) -> Report:
         """Publishes a root that was signed elsewhere.
@@ -181,18 +187,16 @@ class Feed:
         root = roots.read(data, file)
         roots.check_next(self.state.root, root, file)
         roots.check_complete(self.state.root, root, file)
-        return self._with_root(root, dry_run)
+        return self._with_root(root, dry_run, hold=False)
 
-    def _with_root(self, root: Metadata[Root], dry_run: bool) -> Report:
+    def _with_root(self, root: Metadata[Root], dry_run: bool, hold: bool) -> Report:
         changes = tuple(roots.describe(self.state.root, root))
-        complete = roots.missing(self.state.root, root) == 0
-        intent = Intent(draft_of(self.state), root=root)
-        if not complete and not dry_run:
-            before, after = self.state.root.signed.version, root.signed.version
-            return Report(
-                changes, {"root": (before, after)}, False, self.recovered, md.to_bytes(root)
-            )
-        return self._publish(intent, dry_run, changes)
+        missing = roots.missing(self.state.root, root)
+        if hold or (missing and not dry_run):
+            versions = {"root": (self.state.root.signed.version, root.signed.version)}
+            pending = None if dry_run else md.to_bytes(root)
+            return Report(changes, versions, False, self.recovered, pending, missing)
+        return self._publish(Intent(draft_of(self.state), root=root), dry_run, changes)
 
     def _publish(self, intent: Intent, dry_run: bool, more: tuple[Change, ...] = ()) -> Report:
         if self.look and not dry_run:
@@ -238,6 +242,12 @@ def _roles(state: State) -> list[str]:
 # --- making one ---
 
 
+def check_vacant(storage: Storage, *, limits: Limits = DEFAULT) -> None:
+    """Raises ExistsError when a feed is there already, and what reading the storage raises."""
+    if storage.read(TIMESTAMP, limits.max_timestamp) is not None:
+        raise ExistsError("a feed is there already", file=storage.name)
+
+
 def create(
     storage: Storage,
     keys: KeyRing,
@@ -253,8 +263,7 @@ def create(
     Raises ExistsError when a feed is there, ThresholdError when the root is not signed by enough of
     its keys or another role's key is missing, and what publishing raises.
     """
-    if storage.read(TIMESTAMP, limits.max_timestamp) is not None:
-        raise ExistsError("a feed is there already", file=storage.name)
+    check_vacant(storage, limits=limits)
     if root.signed.version != 1:
         raise UsageError("a feed begins with version 1 of its root", found=root.signed.version)
     roots.check_complete(None, root, "the root")

@@ -58,6 +58,15 @@ def prepare(
     """
     if not 1 <= root_count <= _MOST_ROOT_KEYS:
         raise UsageError("between 1 and 16 root keys make sense", found=root_count)
+    given = {**md.DEFAULT_PERIODS, **(periods or {})}
+    md.check_periods(given)
+    holders = len(root_keys) or root_count
+    if not 1 <= root_threshold <= holders:  # new_root() asks too, when the keys are made
+        raise UsageError(
+            "root: the threshold must be between 1 and the number of its keys",
+            expected=holders,
+            found=root_threshold,
+        )
     keys = open_keys(folder, load)
     made: list[str] = []
 
@@ -75,7 +84,6 @@ def prepare(
         named[role] = [key(role)]
     for channel in CHANNELS:
         key(channel)
-    given = {**md.DEFAULT_PERIODS, **(periods or {})}
     root = md.new_root(named, {"root": root_threshold}, given, now)
     ids = [public.key_id for public in named["root"]]
     md.sign(root, keys.available(ids))

@@ -86,6 +86,6 @@ def open_storage(place: str) -> Storage:
         from bsipatch.publish.feed.objects import open_object_storage
     except ImportError as error:
         raise MissingDependencyError(
-            "object stores need obstore", hint="Install bsipatch[feed]."
+            "object stores need obstore", hint="pip install 'bsipatch[feed]'"
         ) from error
     return open_object_storage(place)

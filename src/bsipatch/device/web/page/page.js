@@ -1,7 +1,7 @@
 // Talks to the device, keeps the page as the device is, and does what the buttons say.
 
 import * as view from "./view.js";
-import { has, load, preferred, t, time } from "./words.js";
+import { has, load, preferred, t, time, wrong } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FEW = 5;
@@ -34,7 +34,7 @@ async function call(method, path, body) {
 function problem(told) {
   const key = `error.${told.error}`;
   $("problem").textContent = told
-    ? [has(key) ? t(key) : told.message, has(key) ? "" : told.hint].filter(Boolean).join(" ") : "";
+    ? has(key) ? t(key) : wrong(told.error, told.message, told.hint) : "";
   $("problem").hidden = false;
 }
 
@@ -49,7 +49,7 @@ async function act(method, path, body) {
     return await call(method, path, body);
   } catch (told) {
     if (["gone", "no-session"].includes(told.error)) problem(told);
-    else say([told.message, told.hint].filter(Boolean).join(" "), true);
+    else say(wrong(told.error, told.message, told.hint), true);
     return null;
   }
 }
@@ -195,7 +195,8 @@ function finished(outcome) {
   const known = `done.${outcome.operation}${outcome.changed ? "" : ".nothing"}`;
   if (!outcome.ok) {
     const stopped = outcome.error === "cancelled";
-    say(stopped ? t("stopped") : `${t("failed")} ${outcome.text} ${outcome.hint}`, !stopped);
+    say(stopped ? t("stopped") : `${t("failed")} ${wrong(outcome.error, outcome.text, outcome.hint)}`,
+      !stopped);
   } else if (outcome.operation === "check") {
     say(t("done.check"));
   } else {

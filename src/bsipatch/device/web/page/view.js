@@ -2,6 +2,9 @@
 
 import { duration, has, list, size, t, time } from "./words.js";
 
+// of a reason's evidence, what is in bytes
+const SIZES = ["needed", "free", "allowed"];
+
 export function h(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -58,9 +61,10 @@ function automatically(state, offer, text) {
 
 // One reason in the reader's language where there are words for it, else as the device says it.
 export function because(why) {
-  const key = why.until ? `why.${why.code}.until` : `why.${why.code}`;
+  const kinds = [...(why.until ? ["until"] : []), ...Object.keys(why.evidence ?? {})];
+  const known = kinds.map((kind) => `why.${why.code}.${kind}`).find(has) ?? `why.${why.code}`;
   const values = { text: why.text, until: why.until ? time(why.until) : "", ...sizes(why.evidence) };
-  const sentence = has(key) ? t(key, values) : t("why.other", values);
+  const sentence = t(has(known) ? known : "why.other", values);
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }
 
@@ -69,7 +73,7 @@ function sizes(evidence) {
   for (const [name, value] of Object.entries(evidence ?? {})) {
     if (typeof value === "string") found[name] = value;
     if (typeof value === "number") {
-      found[name] = name === "needed" || name === "free" ? size(value) : String(value);
+      found[name] = SIZES.includes(name) ? size(value) : String(value);
     }
   }
   return found;
@@ -177,11 +181,15 @@ function shown(value, name) {
   if (value === false) return t("off");
   if (value === null) return t("none");
   if (Array.isArray(value)) return value.map((one) => hours(one)).join(", ") || t("none");
-  return String(value);
+  const word = `value.${name}.${value}`;
+  return has(word) ? t(word) : String(value);
 }
 
 function hours(one) {
-  if (one?.from) return `${one.from}–${one.to}${one.days?.length ? ` (${one.days.join(", ")})` : ""}`;
+  if (one?.from) {
+    const days = (one.days ?? []).map((day) => t(`day.${day}`)).join(", ");
+    return `${one.from}–${one.to}${days ? ` (${days})` : ""}`;
+  }
   if (one?.by) return `${one.id}: ${one.by}`;
   return String(one);
 }

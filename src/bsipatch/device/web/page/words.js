@@ -33,6 +33,13 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+// What went wrong. The device tells it in English; where a language has words for this kind of error
+// they come first, and the device's own follow, for whoever is asked for help.
+export function wrong(code, text, hint) {
+  const told = [text, hint].filter(Boolean).map((one) => one.replace(/\.$/, "")).join(". ");
+  return has(`wrong.${code}`) ? t(`wrong.${code}`, { text: told }) : `${told}.`;
+}
+
 export function time(text) {
   const moment = new Date(text);
   if (Number.isNaN(moment.getTime())) return text;

@@ -9,37 +9,11 @@ from bsipatch.device.service import DeviceService
 from bsipatch.device.web import serving
 from bsipatch.device.web.access import PageAccess
 from bsipatch.device.web.tokens import Sessions
-from tests.support.browsers import (
-    MARKS,
-    Shown,
-    browser,
-    expect,
-    offered,
-    running,
-    show,
-    shown,
-    store,
-)
-from tests.support.followed import device, repository, server
+from tests.support.browsers import MARKS, Shown, expect, offered
 from tests.support.mirrors import serving as mirror
-from tests.support.served import ME, Running, managed, says, service
-from tests.support.stores import base
+from tests.support.served import ME, Running
 from tests.support.tuf_feeds import Device, Repository
 
-__all__ = [
-    "base",
-    "browser",
-    "device",
-    "managed",
-    "repository",
-    "running",
-    "says",
-    "server",
-    "service",
-    "show",
-    "shown",
-    "store",
-]
 pytestmark = MARKS
 
 

@@ -11,36 +11,9 @@ from bsipatch.device.feed_client import FeedView
 from bsipatch.device.installing import Installer
 from bsipatch.device.service import DeviceService
 from bsipatch.errors import StoreBusyError
-from tests.support.browsers import (
-    MARKS,
-    Shown,
-    browser,
-    expect,
-    offered,
-    running,
-    show,
-    shown,
-    store,
-)
-from tests.support.followed import device, repository, server
-from tests.support.served import managed, says, service
-from tests.support.stores import base
+from tests.support.browsers import MARKS, Shown, expect, offered
 from tests.support.tuf_feeds import Device, Repository
 
-__all__ = [
-    "base",
-    "browser",
-    "device",
-    "managed",
-    "repository",
-    "running",
-    "says",
-    "server",
-    "service",
-    "show",
-    "shown",
-    "store",
-]
 pytestmark = MARKS
 
 

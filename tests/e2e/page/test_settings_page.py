@@ -14,39 +14,13 @@ from bsipatch.device.conditions import Answer
 from bsipatch.device.service import DeviceService
 from bsipatch.manifest import Activation, SecurityItem
 from bsipatch.store import Store, boot_ok, trials
-from tests.support.browsers import (
-    MARKS,
-    SECURITY,
-    Shown,
-    browser,
-    expect,
-    offered,
-    running,
-    show,
-    shown,
-    store,
-)
-from tests.support.followed import device, repository, server
+from tests.support.browsers import MARKS, SECURITY, Shown, expect, offered
 from tests.support.mirrors import Server
-from tests.support.served import ME, Says, manage, managed, says, service
-from tests.support.stores import THIRD, base
+from tests.support.served import ME, Says, manage
+from tests.support.stores import THIRD
 from tests.support.trees import NEW_FRAMEWORK
 from tests.support.tuf_feeds import NOW, Device, Repository, update
 
-__all__ = [
-    "base",
-    "browser",
-    "device",
-    "managed",
-    "repository",
-    "running",
-    "says",
-    "server",
-    "service",
-    "show",
-    "shown",
-    "store",
-]
 pytestmark = MARKS
 
 QUIET = Answer(
@@ -349,6 +323,33 @@ def test_why_something_is_not_offered(
     shown.head("none for this device")
     expect(page.locator("#refused-list")).to_contain_text("its baseline is another tree")
     shown.accessible()
+
+
+def test_reasons_and_failures_in_german(
+    show: Callable[..., Shown],
+    service: DeviceService,
+    server: Server,
+    repository: Repository,
+    managed: Path,
+) -> None:
+    """A reason is German; an error is, with the device's own words behind it for who helps."""
+    made, data = update(THIRD, NEW_FRAMEWORK, product="WebKit")
+    repository.add(made, data)
+    repository.publish()
+    service.check()
+    hours = "{from = '22:00', to = '06:00', days = ['mon', 'fri']}"
+    manage(managed, f'metered = "wait"\nquiet_hours = [{hours}]')
+    shown = show(locale="de-DE")
+    page = shown.open()
+    expect(page.locator("#refused-list")).to_have_text(
+        re.compile("baut auf einem anderen Stand auf")
+    )
+    expect(page.locator("#rules-list")).to_contain_text("22:00–06:00 (Mo, Fr)")
+    expect(page.locator("#rules-list")).to_contain_text("warten")
+    server.behaviour = lambda handler, path, body: handler.answer(503, b"") or True
+    page.click("#check")
+    shown.said("Das ist misslungen: Die Gegenstelle hat es abgelehnt.")
+    shown.said("503")
 
 
 def test_a_fault_of_accessibility_would_be_found(shown: Shown) -> None:
