@@ -86,6 +86,8 @@ def measure(options: argparse.Namespace) -> int:
     wanted = chosen_tasks(options.tasks)
     chosen = contenders.select(options.only)
     sizes.RESULTS.mkdir(exist_ok=True)
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bsipatch-bench-", dir=options.work) as folder:
         plan = pairs.Plan(
             repeat=options.repeat or (5 if options.full else 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -133,6 +134,56 @@ def test_the_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert hdiffz.version() == "HDiffPatch::hdiffz v9"
 
 
+def program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_version_is_found_below_a_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BSIPATCH_BENCH_PATH", str(tmp_path))
+    (zucchini,) = select(["zucchini"])
+    program(
+        tmp_path, "zucchini", 'printf "One of:\\n  [-gen, -crc32]\\nVersion: 1.0\\n" >&2; exit 1'
+    )
+    assert zucchini.version() == "Version: 1.0"
+    program(tmp_path, "zucchini", "exit 1")
+    assert zucchini.version() == "unknown"
+
+
+@pytest.mark.skipif(shutil.which("xz") is None, reason="needs xz")
+def test_zucchini_s_patch_is_compressed_and_nothing_is_left_between(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blank: results.Results
+) -> None:
+    """A program with its command line, whose patch is the new file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    fail = 'echo "no $1" >&2; exit 5'
+    script = f'case "$1" in -gen|-apply) cp "$3" "$4";; *) {fail};; esac'
+    program(folder, "zucchini", f"sleep 0.05; {script}")
+    monkeypatch.setenv("BSIPATCH_BENCH_PATH", str(folder))
+    old, new = tmp_path / "an old.bin", tmp_path / "new.bin"
+    old.write_bytes(b"old")
+    new.write_bytes(bytes(40_000))
+    work = tmp_path / "a folder"
+    work.mkdir()
+    plan = pairs.Plan(repeat=1, work=work, tasks=("diff", "apply"))
+    pair = pairs.describe(old, new, kind="elf")
+    pairs.run_pair(pair, old, new, select(["zucchini"]), plan, blank)
+    assert blank.skipped == []
+    diff, apply = blank.runs
+    assert diff.size is not None
+    assert diff.size < 1000
+    assert apply.size == 40_000
+    assert list(work.iterdir()) == []
+    if LINUX:
+        assert diff.private is not None
+        assert apply.private is not None
+    program(folder, "zucchini", fail)
+    again = pairs.describe(old, new, name="again", kind="elf")
+    pairs.run_pair(again, old, new, select(["zucchini"]), plan, blank)
+    assert [skip.reason for skip in blank.skipped] == ["failed: diff: exit code 5: no -gen"]
+
+
 def test_bounds_are_stated() -> None:
     (bsdiff,) = select(["bsdiff"])
     assert bsdiff.declined(1, 1, "elf") == ""
@@ -220,6 +271,7 @@ def test_a_tiny_pair_from_end_to_end(tmp_path: Path) -> None:
         "fused",
         "shared",
         "apart",
+        "direct",
     }
     path = tmp_path / "results.json"
     made.save(path)
