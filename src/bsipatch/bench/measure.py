@@ -1,9 +1,10 @@
 """What a command costs: wall and CPU time, private memory, bytes written.
 
 Each command runs as a child of its own.  Times come from the clock around it and from
-wait4; memory is sampled while it runs; bytes written are read from its /proc entry once
-it has ended and before it is reaped.  Where there is no /proc (macOS), memory is the
-largest resident set and bytes written are unknown.
+wait4; memory is sampled while it runs, when that is asked for: looking on takes some
+percent of a processor, which short runs on every processor would feel.  Bytes written
+are read from its /proc entry once it has ended and before it is reaped.  Where there is
+no /proc (macOS), memory is the largest resident set and bytes written are unknown.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Cost:
     seconds: float
     user: float
     system: float
-    private: int | None  #: the most private memory at once: anonymous or swapped
+    private: int | None  #: the most private memory at once: anonymous or swapped; if watched
     rss: int  #: the largest resident set, file pages included
     written: int | None  #: bytes that went to storage or will
     faults: int  #: page faults
@@ -73,10 +74,11 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    watch: bool = True,
 ) -> tuple[Cost, str]:
     """Runs a command to its end; gives its cost and what it printed on stdout.
 
-    timeout: seconds.  Raises: RunError.
+    timeout: seconds.  watch: for its private memory.  Raises: RunError.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
@@ -92,7 +94,7 @@ def run(
             )
         except OSError as error:
             raise RunError(f"{command[0]} cannot be run: {error}") from error
-        sampler = _Sampler(child.pid)
+        sampler = _Sampler(child.pid, on=watch)
         killer = _Killer(child.pid, timeout)
         try:
             ended, written = _wait(child.pid)
@@ -220,16 +222,18 @@ def family(pid: int) -> list[int]:
 class _Sampler:
     """Watches the private memory of a process and its children in a thread."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, on: bool) -> None:
         self._pid = pid
         self._peak: int | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._watch, daemon=True) if on else None
+        if self._thread is not None:
+            self._thread.start()
 
     def stop(self) -> int | None:
         self._stop.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         return self._peak
 
     def _watch(self) -> None:
