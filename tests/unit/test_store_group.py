@@ -92,6 +92,17 @@ def test_components_show_what_they_showed_before(group: Group) -> None:
     sound(group)
 
 
+def test_a_component_s_lost_pointer_is_left_to_people(group: Group) -> None:
+    """A pointer of its own would take it out of the group's steps."""
+    current = group.path("one") / "current"
+    current.unlink()
+    with Store(group.path("one")) as store, pytest.raises(StoreDamagedError):
+        store.collect()
+    assert not os.path.lexists(current)
+    current.symlink_to("../../live/one")
+    sound(group)
+
+
 def test_all_go_live_in_one_step(group: Group, updates: dict[str, Path]) -> None:
     done = group.apply(updates, now=NOW)
     assert shown(group) == [NEW, LAST]

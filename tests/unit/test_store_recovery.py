@@ -135,6 +135,38 @@ def test_a_damaged_store_says_what_is_wrong(store: Store) -> None:
         store.expected_tree(0)
 
 
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_pointer_that_somebody_removed_is_made_again(
+    store: Store, update: Path, applied: bool
+) -> None:
+    if applied:
+        apply(store, update, now=NOW)
+    before = live_tree(store)
+    (store.root / "current").unlink()
+    with pytest.raises(StoreDamagedError, match="bsipatch recover"):
+        store.status()
+    with store.writing("test") as done:
+        assert done == [f"`current` was gone: it leads to generation {int(applied)} again, as last"]
+    assert live_tree(store) == before
+    clean(store)
+    with store.writing("test") as done:
+        assert done == []
+    if applied:
+        store.revert()
+        assert live_tree(store) == tree_of(OLD_FRAMEWORK)
+
+
+def test_a_pointer_is_not_guessed(store: Store) -> None:
+    (store.root / "current").unlink()
+    history = store.root / "history.jsonl"
+    for unknown in (b"", history.read_bytes().replace(b'"live":0', b'"live":7')):
+        assert unknown != history.read_bytes()
+        history.write_bytes(unknown)
+        with pytest.raises(StoreDamagedError, match="is missing"):
+            store.revert()
+        assert not os.path.lexists(store.root / "current")
+
+
 def test_one_writer_at_a_time(store: Store, update: Path) -> None:
     with store.writing("gc"):
         for act in (store.revert, store.collect, lambda: check(store)):

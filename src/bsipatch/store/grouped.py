@@ -38,6 +38,16 @@ def name_of(root_fd: int) -> str | None:
         return None
 
 
+def lies_in_one(root_fd: int) -> bool:
+    """Whether the store's folder is where a group keeps its components. Raises OSError."""
+    try:
+        components = os.stat(f"../../{COMPONENTS}", dir_fd=root_fd, follow_symlinks=False)
+        os.stat(f"../../{LIVE}", dir_fd=root_fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(components, os.stat("..", dir_fd=root_fd))
+
+
 def flip(root_fd: int, name: str, number: int) -> None:
     """Makes one component's generation live. `root_fd` is its store. Raises OSError."""
     with _group_of(root_fd) as fd:

@@ -261,13 +261,26 @@ def live_number(root_fd: int, file: str) -> int:
         if name is not None:
             target = os.readlink(target, dir_fd=root_fd).removeprefix(f"../../components/{name}/")
     except FileNotFoundError as error:
-        raise StoreDamagedError("no live generation: `current` is missing", file=file) from error
+        raise StoreDamagedError(
+            "no live generation: `current` is missing",
+            file=file,
+            hint="`bsipatch recover` makes it again, where the history knows what was live.",
+        ) from error
     except OSError as error:
         raise StoreDamagedError("`current` is not a link", file=file) from error
     folder, _, number = target.rpartition("/")
     if folder != GENERATIONS or not _is_number(number):
         raise StoreDamagedError("`current` points out of the store", file=file, found=target)
     return int(number)
+
+
+def has_pointer(root_fd: int) -> bool:
+    """Whether `current` is there, whatever it is."""
+    try:
+        os.stat(CURRENT, dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def group_name(target: str) -> str | None:

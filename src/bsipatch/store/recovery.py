@@ -9,7 +9,8 @@ import os
 
 from ..errors import NotFoundError, StoreDamagedError
 from ..limits import Limits
-from . import durable, exchange, history, moving, records, sweeping, trials
+from . import durable, exchange, grouped, history, moving, records, sweeping, trials
+from . import live as live_pointer
 from .generations import read_generation
 from .records import Pending
 
@@ -22,10 +23,12 @@ def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
     is not there.
     """
     with durable.system_calls("recovering the store", file):
+        found = _point_again(root_fd)
         live = records.live_number(root_fd, file)
         if live not in records.generation_numbers(root_fd):
             raise StoreDamagedError("the live generation is missing", file=file, found=live)
         live, done = exchange.settle(root_fd, live)
+        done = [*found, *done]
         if moving.fold(root_fd, file, limits):
             done.append("wrote down the last move of the pointer again, which a power cut took")
         done += _finish_move(root_fd, file, limits, live)
@@ -48,6 +51,21 @@ def recover(root_fd: int, file: str, limits: Limits) -> list[str]:
             done.append(f"removed {path}, left by an interrupted run")
         done += _settle_history(root_fd, file, limits, live)
     return done
+
+
+def _point_again(root_fd: int) -> list[str]:
+    """Makes a pointer that is gone again, as the history knows it.
+
+    Nothing of ours removes it and no power cut takes it, but somebody may have.  That of
+    a component is left to people: made here, it would not be its group's.
+    """
+    if records.has_pointer(root_fd) or grouped.lies_in_one(root_fd):
+        return []
+    last = history.last(root_fd)
+    if last is None or last.live not in records.generation_numbers(root_fd):
+        return []  # who asks which one is live says what is wrong
+    live_pointer.flip(root_fd, last.live)
+    return [f"`{records.CURRENT}` was gone: it leads to generation {last.live} again, as last"]
 
 
 def _finish_move(root_fd: int, file: str, limits: Limits, live: int) -> list[str]:
