@@ -14,6 +14,7 @@ from bsipatch.errors import (
     HealthError,
     ManifestError,
     NotFoundError,
+    StoreDamagedError,
     StoreStateError,
     TreeDriftError,
     UsageError,
