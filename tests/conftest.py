@@ -7,6 +7,7 @@ BSIPATCH_CORPORA names the folder of public file pairs for tests marked `corpora
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ settings.register_profile(
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
+
+# A shell that starts a run in the background leaves it deaf to Ctrl-C, and with it every
+# program that it starts: then tests of interruption wait for what never ends.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 #: tests of what only calls the core through layers that other tests drive as well, by how their
