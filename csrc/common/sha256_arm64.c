@@ -68,39 +68,8 @@ WITH_SHA2 static inline void lane_end(const lane *l, uint32_t state[8]) {
     vst1q_u32(state + 4, l->efgh);
 }
 
-WITH_SHA2 static void compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
-    lane l;
-    lane_begin(&l, state);
-    for (size_t i = 0; i < count; i++) {
-        lane_load(&l, blocks + i * BSPI_SHA256_BLOCK);
-#pragma GCC unroll 16 /* so that the lane stays in registers */
-        for (unsigned round = 0; round < 16; round++)
-            lane_rounds(&l, round);
-        lane_add(&l);
-    }
-    lane_end(&l, state);
-}
-
-WITH_SHA2 static void compress_two(uint32_t first[8], const uint8_t *first_blocks,
-                                   uint32_t second[8], const uint8_t *second_blocks,
-                                   size_t count) {
-    lane a, b;
-    lane_begin(&a, first);
-    lane_begin(&b, second);
-    for (size_t i = 0; i < count; i++) {
-        lane_load(&a, first_blocks + i * BSPI_SHA256_BLOCK);
-        lane_load(&b, second_blocks + i * BSPI_SHA256_BLOCK);
-#pragma GCC unroll 16
-        for (unsigned round = 0; round < 16; round++) {
-            lane_rounds(&a, round);
-            lane_rounds(&b, round);
-        }
-        lane_add(&a);
-        lane_add(&b);
-    }
-    lane_end(&a, first);
-    lane_end(&b, second);
-}
+#define WITH_LANES WITH_SHA2
+#include "sha256_by_lanes.h"
 
 static bool supported(void) {
 #if defined(__APPLE__)

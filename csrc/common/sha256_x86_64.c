@@ -62,38 +62,8 @@ WITH_SHA static inline void lane_end(const lane *l, uint32_t state[8]) {
     _mm_storeu_si128((__m128i *)(void *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-WITH_SHA static void compress(uint32_t state[8], const uint8_t *blocks, size_t count) {
-    lane l;
-    lane_begin(&l, state);
-    for (size_t i = 0; i < count; i++) {
-        lane_load(&l, blocks + i * BSPI_SHA256_BLOCK);
-        for (unsigned round = 0; round < 16; round++)
-            lane_rounds(&l, round);
-        lane_add(&l);
-    }
-    lane_end(&l, state);
-}
-
-WITH_SHA static void compress_two(uint32_t first[8], const uint8_t *first_blocks,
-                                  uint32_t second[8], const uint8_t *second_blocks,
-                                  size_t count) {
-    lane a, b;
-    lane_begin(&a, first);
-    lane_begin(&b, second);
-    for (size_t i = 0; i < count; i++) {
-        lane_load(&a, first_blocks + i * BSPI_SHA256_BLOCK);
-        lane_load(&b, second_blocks + i * BSPI_SHA256_BLOCK);
-#pragma GCC unroll 16 /* so that the lanes stay in registers */
-        for (unsigned round = 0; round < 16; round++) {
-            lane_rounds(&a, round);
-            lane_rounds(&b, round);
-        }
-        lane_add(&a);
-        lane_add(&b);
-    }
-    lane_end(&a, first);
-    lane_end(&b, second);
-}
+#define WITH_LANES WITH_SHA
+#include "sha256_by_lanes.h"
 
 static bool supported(void) {
     unsigned eax, ebx, ecx, edx;

@@ -67,24 +67,7 @@ static ALWAYS_INLINE unsigned code_bit(bspi_byte_model *model, byte_pass *pass, 
     return bit;
 }
 
-static ALWAYS_INLINE uint32_t code_bits(bspi_byte_model *model, byte_pass *pass, uint32_t slots,
-                                        pass_mode mode, uint8_t byte) {
-    uint32_t partial = 1;
-    for (unsigned place = 0; place < 8; place++) {
-        uint32_t node = node_at(model, pass, slots, place, partial);
-        unsigned bit = code_bit(model, pass, slots, mode, partial, node, place,
-                                byte >> (7 - place) & 1);
-        partial = partial << 1 | bit;
-    }
-    return partial;
-}
-
-static ALWAYS_INLINE uint32_t code_mode(bspi_byte_model *model, byte_pass *pass, uint32_t slots,
-                                        pass_mode mode, uint8_t byte) {
-    return mode == DECODE   ? code_bits(model, pass, slots, DECODE, byte)
-           : mode == ENCODE ? code_bits(model, pass, slots, ENCODE, byte)
-                            : code_bits(model, pass, slots, LEARN, byte);
-}
+#include "byte_loops.h"
 
 /* For the numbers of contexts that matter most, and for all others. */
 static ALWAYS_INLINE uint32_t code_any(bspi_byte_model *model, byte_pass *pass, pass_mode mode,

@@ -189,52 +189,24 @@ static inline bool measure(const uint8_t *p, instruction *out) {
     return at + immediate <= MAX_LENGTH;
 }
 
-/* What most instructions are: REX or nothing, an opcode of one byte or of two behind 0F,
- * ModRM or nothing, an immediate.  By opcode, those of two bytes from 256 on: the length of
- * the immediate, FORM_MODRM, FORM_JUMP; FORM_NONE where there is more to say.  Its branches
+/* As measure(), for what most instructions are: REX or nothing, an opcode of one byte or of
+ * two behind 0F, whose length is the sum of its parts; false for all others.  Its branches
  * are foreseen often enough: without them each length waits for the one before, and two
  * sweeps at once are no faster than one with them. */
-#define FORM_MODRM 0x10u
-#define FORM_JUMP 0x20u
-#define FORM_ESCAPE 0x40u
-#define FORM_NONE 0x80u
-
-typedef struct forms {
-    uint8_t of[512];
-} forms;
-
-static uint8_t form_of(unsigned parts) {
-    if (parts & BSPI_X64_OTHER)
-        return FORM_NONE;
+static inline bool measure_common(const uint8_t *p, instruction *out) {
     const prefixes none = {0};
-    unsigned form = immediate_length(parts, &none);
-    form |= parts & BSPI_X64_MODRM ? FORM_MODRM : 0;
-    return (uint8_t)(form | (parts & BSPI_X64_JUMP ? FORM_JUMP : 0));
-}
-
-static void forms_init(forms *forms) {
-    for (unsigned i = 0; i < 256; i++) {
-        forms->of[i] = form_of(bspi_x64_one_byte[i]);
-        forms->of[256 + i] = form_of(bspi_x64_two_byte[i]);
-    }
-    forms->of[0x0F] = FORM_ESCAPE;
-    forms->of[256 + 0x38] = forms->of[256 + 0x3A] = FORM_NONE;
-}
-
-/* As measure(), for those; false for all others. */
-static inline bool measure_common(const forms *forms, const uint8_t *p, instruction *out) {
     unsigned at = p[0] >> 4 == 4;
-    unsigned form = forms->of[p[at++]];
-    if (form == FORM_ESCAPE)
-        form = forms->of[256 + p[at++]];
-    if (form & FORM_NONE)
+    unsigned parts = bspi_x64_one_byte[p[at++]];
+    if (parts == ((unsigned)BSPI_X64_OTHER | BSPI_X64_ESCAPE))
+        parts = bspi_x64_two_byte[p[at++]];
+    if (parts & BSPI_X64_OTHER)
         return false;
-    unsigned field = at + 1, immediate = form & 0xF;
+    unsigned field = at + 1, immediate = immediate_length(parts, &none);
     uint8_t kind = BSPI_REF_NONE;
-    if (form & FORM_MODRM) {
+    if (parts & BSPI_X64_MODRM) {
         kind = (p[at] & 0xC7) == 5 ? BSPI_REF_X64_RIP32 : BSPI_REF_NONE;
         at += modrm_length(p + at);
-    } else if (form & FORM_JUMP) {
+    } else if (parts & BSPI_X64_JUMP) {
         field = at;
         kind = immediate == 1 ? BSPI_REF_X64_REL8 : BSPI_REF_X64_REL32;
     }
@@ -277,12 +249,10 @@ static void emit(bspi_ref_list *refs, bspi_ref ref) {
 void bspi_x86_64_refs_within(const uint8_t *code, uint64_t code_len, uint64_t begin, uint64_t end,
                              uint64_t from, uint64_t to, uint64_t addr, uint64_t file_off,
                              bspi_ref_list *refs) {
-    forms forms;
-    forms_init(&forms);
     uint64_t at = begin - BSPI_MIN(begin, WARM_UP);
     while (at < to) {
         instruction found;
-        if (code_len - at < READ_AHEAD || !measure_common(&forms, code + at, &found))
+        if (code_len - at < READ_AHEAD || !measure_common(code + at, &found))
             found = measure_at(code, code_len, at);
         uint64_t field = at + found.field;
         uint64_t next = at + found.length;

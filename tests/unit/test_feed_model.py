@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsipatch.errors import BsipatchError, FeedError, UnsafePathError
+from bsipatch.errors import BsipatchError, FeedError, UnsafePathError, UsageError
 from bsipatch.feed import names, rollout
 from bsipatch.feed.model import KEY, Offer, Rollout, Withdrawal, check_offer, read_offer, to_custom
 from bsipatch.manifest import Activation, Baseline, SecurityItem
@@ -145,6 +145,25 @@ def test_ids_and_device_ids() -> None:
 
 
 # --- rollouts ---
+
+
+def test_what_a_name_means() -> None:
+    ids = ["WebKit-1-a-0123456789ab", "WebKit-1-b-ffff456789ab", "456789ab"]
+    assert names.means("6789ab", ids[0])
+    assert names.means(ids[0], ids[0])
+    assert not names.means("789ab", ids[0]), "five characters are too few"
+    assert not names.means("WebKit", ids[0]), "only the end counts"
+    assert names.means("x", "x")
+
+    def found(name: str) -> list[str]:
+        return names.by_id(name, ids + ids, str)
+
+    assert found("0123456789ab") == [ids[0]] * 2
+    assert found("456789ab") == ["456789ab"] * 2, "an id in full goes before an end"
+    assert found("000000") == found("9ab") == []
+    with pytest.raises(UsageError, match="several") as caught:
+        found("6789ab")
+    assert caught.value.found == ", ".join(sorted(ids))
 
 
 def test_a_device_has_the_place_that_the_contract_says() -> None:

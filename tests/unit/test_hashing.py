@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bsipatch import delta, errors
 from bsipatch._core import Sha256, pays_in_pairs
-from bsipatch.delta import _hashing, _windows
+from bsipatch.delta import _hashing
 from tests.unit.test_windows import FILLS, NEW, STEP, Handle, Kept, run
 
 pieces = st.lists(st.binary(max_size=300), max_size=8)
@@ -134,8 +134,10 @@ def test_a_wrong_result_is_refused(in_pairs: list[int]) -> None:
     assert in_pairs
 
 
-def test_windows_need_no_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one to hash along the digest is hashlib's."""
-    monkeypatch.setattr(_hashing, "BothFiles", None)
+def test_without_an_old_file_the_core_hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unwanted(*_: object) -> None:
+        raise AssertionError("not hashlib's")
+
+    for name in ("update", "update_beside", "digest"):
+        monkeypatch.setattr(Sha256, name, unwanted)
     assert run(Handle(NEW, []), 1, Kept(len(NEW))) == of(NEW)
-    assert isinstance(_windows._sha256(), type(hashlib.sha256()))

@@ -58,6 +58,7 @@ def command(
 
     from ..device import logs
     from ..device.telemetry import timeline
+    from ..feed.names import means
     from ..store import Store as Opened
 
     begin = None if since is None else timeline.since(since, time.time())
@@ -69,17 +70,12 @@ def command(
         for one in moments
         if (begin is None or one.at >= begin)
         and levels.index(one.level) >= levels.index(level.value)
-        and (update is None or _means(update, one.update))
+        and (update is None or means(update, one.update or ""))
     ]
     if last is not None:
         moments = moments[-last:]
     facts: dict[str, Any] = {"entries": [msgspec.to_builtins(one) for one in moments]}
     _output.emit(json, facts, [line for one in moments for line in _lines(one)])
-
-
-def _means(asked: str, update: str | None) -> bool:
-    """Whether `asked` is the update's id, or its end of six digits or more."""
-    return update == asked or (len(asked) >= 6 and (update or "").endswith(asked))
 
 
 def _lines(moment: Moment) -> list[str]:

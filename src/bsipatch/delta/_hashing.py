@@ -57,7 +57,7 @@ class BothFiles(Closing):
     """SHA-256 of the old file along with that of the new one, piece by piece.
 
     One message leaves a processor waiting for the result of the last round; of two, each
-    fills the other's gaps, and both take three quarters of the time.  One thread at a time.
+    fills the other's gaps, and both take seven tenths of the time.  One thread at a time.
     """
 
     def __init__(self, old: Buffer) -> None:

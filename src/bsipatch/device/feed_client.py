@@ -32,10 +32,9 @@ from ..errors import (
     NotFoundError,
     RollbackError,
     TrustError,
-    UsageError,
 )
 from ..feed.model import Offer, read_offer
-from ..feed.names import target_path
+from ..feed.names import by_id, target_path
 from ..limits import DEFAULT, Limits
 from ..store import durable
 from . import device_id
@@ -84,11 +83,7 @@ class FeedView:
 
     def offer(self, name: str) -> Offer:
         """By its id or its end, of six digits or more. Raises NotFoundError, UsageError."""
-        exact = [offer for offer in self.offers if offer.id == name]
-        found = exact or [o for o in self.offers if len(name) >= 6 and o.id.endswith(name)]
-        if len(found) > 1:
-            ids = ", ".join(offer.id for offer in found)
-            raise UsageError("several updates fit", found=ids, hint="Give the whole id.")
+        found = by_id(name, self.offers, lambda offer: offer.id)
         if not found:
             raise NotFoundError(
                 "the feed lists no such update",

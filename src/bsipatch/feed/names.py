@@ -7,26 +7,32 @@ accepted, and a target path is taken apart by one strict pattern, never by joini
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote
 
-from bsipatch.errors import FeedError, ManifestError, UnsafePathError
+from bsipatch.errors import FeedError, ManifestError, UnsafePathError, UsageError
 from bsipatch.manifest import check_release_field
 
 __all__ = [
     "CHANNELS",
     "TOP_ROLES",
     "TargetPath",
+    "by_id",
     "check_channel",
     "check_device_id",
     "check_id",
     "check_role",
+    "means",
     "parse_target",
     "path_pattern",
     "target_path",
     "update_id",
     "url_path",
 ]
+
+T = TypeVar("T")
 
 #: the channels, the most daring first; each is a delegated role of exactly that name
 CHANNELS = ("developer", "beta", "release")
@@ -90,6 +96,26 @@ def check_device_id(name: str) -> str:
 def update_id(product: str, version: str, letter: str, sha256: str) -> str:
     """ "<product>-<version>-<letter>-<first 12 digits of the file's SHA-256>"."""
     return f"{product}-{version}-{letter}-{sha256[:12]}"
+
+
+def means(name: str, update: str) -> bool:
+    """Whether somebody who says `name` means this update: by its id, or by six or more of the last
+    characters of it."""
+    return name == update or (len(name) >= 6 and update.endswith(name))
+
+
+def by_id(name: str, items: Iterable[T], id_of: Callable[[T], str]) -> list[T]:
+    """All items of the one update that `name` means; an id in full goes before the end of another.
+
+    Empty when there is none.  Raises UsageError when several updates fit.
+    """
+    them = list(items)
+    exact = [item for item in them if id_of(item) == name]
+    found = exact or [item for item in them if means(name, id_of(item))]
+    ids = sorted({id_of(item) for item in found})
+    if len(ids) > 1:
+        raise UsageError("several updates fit", found=", ".join(ids), hint="Give the whole id.")
+    return found
 
 
 def target_path(channel: str, product: str, sha256: str) -> str:

@@ -130,20 +130,21 @@ def test_a_life_by_keyboard(
     shown.head("Eine Verbesserung wurde entfernt")
 
 
+def slow_targets(handler: Any, path: str, body: bytes | None) -> bool:
+    """What the server does when updates are to take their time."""
+    if not path.startswith("targets/") or body is None:
+        return False
+    handler.drip(body, 0.01)
+    return True
+
+
 def test_true_progress_and_stopping(
     shown: Shown, service: DeviceService, repository: Repository, server: Server, device: Device
 ) -> None:
     offered(repository)
     service.check()
     size = len(update(product="WebKit", security=SECURITY)[1])
-
-    def slow(handler: Any, path: str, body: bytes | None) -> bool:
-        if not path.startswith("targets/") or body is None:
-            return False
-        handler.drip(body, 0.01)
-        return True
-
-    server.behaviour = slow
+    server.behaviour = slow_targets
     page = shown.open()
     page.get_by_role("button", name="Install", exact=True).click()
     bar = page.locator("#bar")
@@ -173,14 +174,7 @@ def test_another_processs_progress(
 ) -> None:
     offered(repository)
     service.check()
-
-    def slow(handler: Any, path: str, body: bytes | None) -> bool:
-        if not path.startswith("targets/") or body is None:
-            return False
-        handler.drip(body, 0.01)
-        return True
-
-    server.behaviour = slow
+    server.behaviour = slow_targets
     page = shown.open()
     with DeviceService(
         service.root, clock=lambda: device.now, managed=service.root / "etc", managed_owner=ME

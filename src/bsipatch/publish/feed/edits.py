@@ -15,7 +15,7 @@ import msgspec
 from bsipatch.errors import ExistsError, FeedError, NotFoundError, PublishError, UsageError
 from bsipatch.feed import rollout as rollouts
 from bsipatch.feed.model import Offer, Rollout, Withdrawal
-from bsipatch.feed.names import CHANNELS, check_channel, target_path
+from bsipatch.feed.names import CHANNELS, by_id, check_channel, target_path
 from bsipatch.publish.feed.metadata import DAY, Listing, Numbers
 
 __all__ = [
@@ -96,15 +96,11 @@ def find(draft: Draft, name: str) -> list[Place]:
         for channel in CHANNELS
         for path, offer in sorted(draft.listings.get(channel, {}).items())
     ]
-    exact = [place for place in places if place.offer.id == name]
-    found = exact or [p for p in places if len(name) >= 6 and p.offer.id.endswith(name)]
-    ids = sorted({place.offer.id for place in found})
-    if not ids:
+    found = by_id(name, places, lambda place: place.offer.id)
+    if not found:
         raise NotFoundError(
             "no channel lists this update", file=name, hint="`bsipatch feed status` lists them."
         )
-    if len(ids) > 1:
-        raise UsageError("several updates fit", found=", ".join(ids), hint="Give the whole id.")
     return found
 
 
